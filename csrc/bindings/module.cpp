@@ -1,0 +1,9 @@
+#include <pybind11/pybind11.h>
+
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_native, module) {
+  module.doc() = "The native half of pysdk: the reverse chain, its step table and its noise.";
+  pysdk::register_noise(module);
+  pysdk::register_chain(module);
+}

@@ -1,0 +1,197 @@
+#include "chain/cpu_chain.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "noise/philox.h"
+
+namespace pysdk {
+
+namespace {
+
+constexpr std::int64_t kMaxDimension = 1 << 20;
+constexpr std::int64_t kMaxThreads = 256;
+constexpr std::int64_t kMaxElements = std::int64_t{1}
+                                      << 33;  // of one buffer: 32 GiB; also keeps element/4 in 32 bits
+
+void require_range(const char* name, std::int64_t value, std::int64_t high) {
+  if (value < 1 || value > high) {
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) +
+                                "; it must be between 1 and " + std::to_string(high));
+  }
+}
+
+// Held while a method runs; a second one at the same time is an error of the caller, not a race.
+class Busy {
+ public:
+  explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
+    if (flag_.exchange(true)) {
+      throw std::runtime_error(
+          "the chain is already running: attach, begin and advance cannot be called from its denoiser or "
+          "noise, nor "
+          "from a second thread; use one chain per thread");
+    }
+  }
+  Busy(const Busy&) = delete;
+  ~Busy() { flag_ = false; }
+
+ private:
+  std::atomic<bool>& flag_;
+};
+
+void require_length(const char* name, std::size_t length, std::int64_t expected) {
+  if (length != static_cast<std::size_t>(expected)) {
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(length) +
+                                " values; the chain needs " + std::to_string(expected) +
+                                ", one per image of its batch");
+  }
+}
+
+}  // namespace
+
+void ChainShape::validate() const {
+  require_range("batch", batch, kMaxDimension);
+  require_range("channels", channels, kMaxDimension);
+  require_range("height", height, kMaxDimension);
+  require_range("width", width, kMaxDimension);
+  require_range("threads", threads, kMaxThreads);
+  if (out_channels != channels && out_channels != 2 * channels) {
+    throw std::invalid_argument("out_channels is " + std::to_string(out_channels) + "; for " +
+                                std::to_string(channels) +
+                                " channels it must be the same, or twice that with learned " + "variance");
+  }
+  std::int64_t total = guided ? 2 * batch : batch;
+  for (const std::int64_t factor : {out_channels, height, width}) {  // each step stays below 2^33 * 2^21
+    total *= factor;
+    if (total > kMaxElements) {
+      throw std::invalid_argument(
+          "the network output would have more than 2^33 elements; use a smaller batch or shape");
+    }
+  }
+}
+
+ChainBuffers::ChainBuffers(const ChainShape& shape)
+    : input(shape.network_batch() * shape.image()),
+      time(1),
+      labels(shape.network_batch()),
+      output(shape.network_batch() * shape.output()),
+      x(shape.elements()),
+      d1(shape.elements()) {}
+
+CpuChain::CpuChain(const ChainShape& shape)
+    : shape_((shape.validate(), shape)),
+      buffers_(std::make_shared<ChainBuffers>(shape)),
+      threads_(static_cast<std::size_t>(shape.threads)) {}
+
+void CpuChain::attach(std::shared_ptr<Denoiser> denoiser) {
+  const Busy busy(busy_);
+  denoiser_.swap(denoiser);
+}
+
+void CpuChain::check(const Program& program) const {
+  if (program.rows.empty()) throw std::invalid_argument("rows is empty; a chain needs at least one row");
+  if (program.rows.size() >= kReserved - kFirstRow) {
+    throw std::invalid_argument("rows has 2^31 rows or more; draw numbers end there");
+  }
+  validate_rows(program.rows, program.learned_variance);
+  require_length("seeds", program.seeds.size(), shape_.batch);
+  require_length("images", program.images.size(), shape_.batch);
+  if (!program.labels.empty()) require_length("labels", program.labels.size(), shape_.batch);
+  if (shape_.guided) {
+    if (program.labels.empty())
+      throw std::invalid_argument("labels is None; a guided chain needs one per image");
+    if (program.guidance.empty())
+      throw std::invalid_argument("guidance is None; a guided chain needs one per image");
+    require_length("guidance", program.guidance.size(), shape_.batch);
+  } else if (!program.guidance.empty()) {
+    throw std::invalid_argument("guidance is given but the chain is not guided; make it with guided=True");
+  }
+  for (const float w : program.guidance) {
+    if (!std::isfinite(w))
+      throw std::invalid_argument("guidance holds NaN or infinity; every weight must be finite");
+  }
+  if (program.learned_variance && shape_.out_channels != 2 * shape_.channels) {
+    throw std::invalid_argument("learned_variance needs out_channels=" + std::to_string(2 * shape_.channels) +
+                                "; the chain was made with " + std::to_string(shape_.out_channels));
+  }
+  if (!std::isfinite(program.init_scale))
+    throw std::invalid_argument("init_scale is not a finite float32 number");
+  if (!(program.clip_limit > 0.0f && std::isfinite(program.clip_limit))) {
+    throw std::invalid_argument("clip_limit must be a finite number above 0");
+  }
+  if (!(program.clip_ratio > 0.0 && program.clip_ratio <= 1.0)) {
+    throw std::invalid_argument("clip_ratio must lie in (0, 1]");
+  }
+  if (!(program.clip_max >= 1.0f)) throw std::invalid_argument("clip_max must be at least 1");
+}
+
+void CpuChain::begin(Program program) {
+  const Busy busy(busy_);
+  check(program);
+  const std::size_t image = shape_.image();
+  const std::size_t elements = shape_.elements();
+  const auto uses = [&program](auto test) {
+    return std::any_of(program.rows.begin(), program.rows.end(), test);
+  };
+  const bool draws = program.initial.empty();
+
+  // Everything that can fail comes first.
+  AlignedArray<float> d2(uses([](const Row& row) { return row.c2 != 0.0f; }) ? elements : 0);
+  AlignedArray<float> y(uses([](const Row& row) { return row.g != 0.0f; }) ? elements : 0);
+  AlignedArray<float> foreign(program.noise ? elements : 0);
+  AlignedArray<float> scratch(program.clip == ClipKind::kDynamic ? 2 * image * threads_.count() : 0);
+  if (program.noise && draws) program.noise(kInitial, foreign.data());
+
+  std::swap(program_, program);
+  d2_ = std::move(d2);
+  y_ = std::move(y);
+  foreign_noise_ = std::move(foreign);
+  scratch_ = std::move(scratch);
+  position_ = 0;
+  length_ = static_cast<std::int64_t>(program_.rows.size());
+
+  const std::size_t batch = static_cast<std::size_t>(shape_.batch);
+  std::int64_t* labels = buffers_->labels.data();
+  std::fill_n(labels, shape_.network_batch(), program_.null_label);
+  std::copy(program_.labels.begin(), program_.labels.end(), labels);
+  std::fill_n(buffers_->d1.data(), elements, 0.0f);
+  buffers_->time.data()[0] = program_.rows[0].t;
+  const float c_in = program_.rows[0].c_in;
+  for (std::size_t i = 0; i < batch; ++i) {
+    float* x = buffers_->x.data() + i * image;
+    if (!draws) {
+      std::copy_n(program_.initial.data() + i * image, image, x);
+    } else if (program_.noise) {
+      kernels().scale(foreign_noise_.data() + i * image, program_.init_scale, image, x);
+    } else {
+      kernels().fill_normal({program_.seeds[i], program_.images[i], kInitial}, image, x);
+      kernels().scale(x, program_.init_scale, image, x);
+    }
+    float* input = buffers_->input.data() + i * image;
+    kernels().scale(x, c_in, image, input);
+    if (shape_.guided) std::copy_n(input, image, input + elements);
+  }
+}
+
+std::int64_t CpuChain::advance(std::int64_t count, const std::function<void()>& poll) {
+  const Busy busy(busy_);
+  if (count < 0) throw std::invalid_argument("count is " + std::to_string(count) + "; it must be 0 or more");
+  if (length_ == 0) throw std::runtime_error("the chain has no rows; call begin first");
+  if (!denoiser_) throw std::runtime_error("the chain has no denoiser; call attach first");
+  for (; count > 0 && position_ < length_; --count) {
+    poll();
+    const std::size_t index = static_cast<std::size_t>(position_);
+    buffers_->time.data()[0] = program_.rows[index].t;
+    denoiser_->enqueue();
+    if (program_.noise && program_.rows[index].s != 0.0f)
+      program_.noise(kFirstRow + position_, foreign_noise_.data());
+    run_row(index);
+    ++position_;
+  }
+  return position_;
+}
+
+}  // namespace pysdk

@@ -1,0 +1,104 @@
+// One row over the whole batch: split into blocks of images, shared among threads.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "chain/cpu_chain.h"
+#include "noise/philox.h"
+
+namespace pysdk {
+
+namespace {
+
+// Waking the pool costs 5 to 20 us, in which one core does this many elements of a plain row; below it one
+// thread does the work alone.
+constexpr std::size_t kParallelElements = 32 * 1024;
+
+}  // namespace
+
+RowTask CpuChain::image_task(std::size_t index, std::size_t image) const {
+  const std::size_t size = shape_.image();
+  const std::size_t offset = image * size;
+  const bool last = index + 1 == program_.rows.size();
+  const auto at = [offset](const AlignedArray<float>& array) {
+    return array.size() == 0 ? nullptr : array.data() + offset;
+  };
+  RowTask task{};
+  task.row = program_.rows[index];
+  task.next_c_in = last ? 0.0f : program_.rows[index + 1].c_in;
+  task.clip = program_.clip;
+  task.clip_limit = program_.clip_limit;
+  task.learned_variance = program_.learned_variance;
+  task.key = {program_.seeds[image], program_.images[image], static_cast<std::uint32_t>(kFirstRow + index)};
+  task.f = buffers_->output.data() + image * shape_.output();
+  if (shape_.guided) {
+    task.f_uncond = task.f + static_cast<std::size_t>(shape_.batch) * shape_.output();
+    task.guidance = program_.guidance[image];
+  }
+  if (program_.learned_variance) task.v = task.f + size;
+  task.noise = at(foreign_noise_);
+  task.x = at(buffers_->x);
+  task.d1 = at(buffers_->d1);
+  task.d2 = at(d2_);
+  task.y = at(y_);
+  if (!last) {
+    task.input = at(buffers_->input);
+    if (shape_.guided) task.input_uncond = task.input + shape_.elements();
+  }
+  return task;
+}
+
+// Leaves r of the image in this worker's scratch, points task.raw at it and returns the image's dynamic
+// threshold.
+float CpuChain::image_threshold(RowTask& task, std::size_t worker) {
+  const std::size_t size = shape_.image();
+  float* raw = scratch_.data() + worker * 2 * size;
+  float* magnitude = raw + size;
+  for (std::size_t first = 0; first < size; first += kBlock) {
+    kernels().estimate(task, first, std::min(kBlock, size - first), raw + first);
+  }
+  task.raw = raw;
+  bool has_nan = false;
+  for (std::size_t i = 0; i < size; ++i) {
+    magnitude[i] = std::fabs(raw[i]);
+    has_nan |= std::isnan(raw[i]);
+  }
+  if (has_nan) return std::numeric_limits<float>::quiet_NaN();
+
+  // Two neighbouring order statistics, without sorting the rest.
+  const double position = program_.clip_ratio * static_cast<double>(size - 1);
+  const double floor = std::floor(position);
+  const std::size_t low = static_cast<std::size_t>(floor);
+  float* const end = magnitude + size;
+  std::nth_element(magnitude, magnitude + low, end);
+  const float below = magnitude[low];
+  const float above = low + 1 < size ? *std::min_element(magnitude + low + 1, end) : below;
+  return dynamic_threshold(below, above, static_cast<float>(position - floor), program_.clip_max);
+}
+
+void CpuChain::run_row(std::size_t index) {
+  const std::size_t size = shape_.image();
+  const std::size_t batch = static_cast<std::size_t>(shape_.batch);
+  // A dynamic threshold is one number of the whole image, so there a part of the work is an image, else a
+  // block.
+  const bool by_image = program_.clip == ClipKind::kDynamic;
+  const std::size_t blocks = by_image ? 1 : (size + kBlock - 1) / kBlock;
+  const auto work = [&](std::size_t begin, std::size_t end, std::size_t worker) {
+    for (std::size_t item = begin; item < end; ++item) {
+      RowTask task = image_task(index, item / blocks);
+      if (by_image) task.threshold = image_threshold(task, worker);
+      const std::size_t start = item % blocks * kBlock;
+      const std::size_t stop = by_image ? size : std::min(start + kBlock, size);
+      for (std::size_t first = start; first < stop; first += kBlock) {
+        kernels().update(task, first, std::min(kBlock, stop - first));
+      }
+    }
+  };
+  if (batch * size < kParallelElements) {
+    work(0, batch * blocks, 0);
+  } else {
+    threads_.run(batch * blocks, work);
+  }
+}
+
+}  // namespace pysdk

@@ -1,0 +1,58 @@
+// The columns of a step table, named once; Python reads them as _native.STEP_COLUMNS.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+// clang-format off
+#define PYSDK_STEP_COLUMNS(X) \
+  X(t) X(c_in) X(p) X(q) X(a) X(b) X(h) X(c1) X(c2) X(g) X(s) X(log_beta) X(log_beta_tilde) X(save)
+// clang-format on
+
+namespace pysdk {
+
+struct Row {
+#define PYSDK_FIELD(name) float name;
+  PYSDK_STEP_COLUMNS(PYSDK_FIELD)
+#undef PYSDK_FIELD
+};
+
+constexpr std::array kStepColumns{
+#define PYSDK_NAME(name) #name,
+    PYSDK_STEP_COLUMNS(PYSDK_NAME)
+#undef PYSDK_NAME
+};
+
+static_assert(sizeof(Row) == kStepColumns.size() * sizeof(float), "a Row is one line of the float32 table");
+
+namespace detail {
+
+inline void require_flag(std::size_t row, const char* column, float value, const char* when) {
+  if (value != 0.0f && value != 1.0f) {
+    throw std::invalid_argument("row " + std::to_string(row) + ", column " + column + " is " +
+                                std::to_string(value) + "; it must be 0 or 1" + when);
+  }
+}
+
+}  // namespace detail
+
+// Throws std::invalid_argument unless every coefficient is finite and every flag is 0 or 1.
+inline void validate_rows(const std::vector<Row>& rows, bool learned_variance) {
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+#define PYSDK_FINITE(name)                                                                       \
+  if (!std::isfinite(rows[i].name)) {                                                            \
+    throw std::invalid_argument("row " + std::to_string(i) + ", column " #name " is " +          \
+                                std::to_string(rows[i].name) + "; coefficients must be finite"); \
+  }
+    PYSDK_STEP_COLUMNS(PYSDK_FINITE)
+#undef PYSDK_FINITE
+    detail::require_flag(i, "save", rows[i].save, "");
+    if (learned_variance) detail::require_flag(i, "s", rows[i].s, " with learned variance");
+  }
+}
+
+}  // namespace pysdk

@@ -1,0 +1,193 @@
+"""
+The native half of pysdk: the reverse chain, its step table and its noise.
+"""
+
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+
+__all__: list[str] = ["Chain", "STEP_COLUMNS", "exp", "isa", "normal", "philox"]
+
+class Chain:
+    """
+    The reverse chain on the CPU: rows of a step table over one batch of images.
+
+    NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one
+    thread at a time; a call while another is running raises RuntimeError.
+    """
+    def __init__(
+        self,
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
+        guided: bool = False,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Allocate a chain.
+
+        Args:
+            batch: images per batch.
+            shape: (C, H, W) of one image.
+            out_channels: of the network, C or 2C; C when None.
+            guided: classifier-free guidance, the network runs on 2 * batch images.
+            threads: of the update; used from 32768 elements per batch on.
+
+        Raises:
+            ValueError: a size is out of range.
+            MemoryError: the buffers do not fit in memory.
+        """
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Run up to `count` rows and return the number of rows done so far.
+
+        The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler raises, the
+        exception comes out here, the rows before stay done and the failed row may be run again.
+
+        Raises:
+            RuntimeError: no denoiser, no rows, or the chain is running already.
+        """
+    def attach(self, denoiser: collections.abc.Callable[[], typing.Any]) -> None:
+        """
+        Set the network: a callable without arguments that reads network_input, network_time and
+        network_labels and fills network_output. Its result is ignored.
+        """
+    def begin(
+        self,
+        rows: numpy.typing.NDArray[numpy.float32],
+        *,
+        clip: str = "none",
+        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
+        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
+        learned_variance: bool = False,
+        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        seeds: numpy.typing.NDArray[numpy.uint64],
+        images: numpy.typing.NDArray[numpy.uint64],
+        labels: numpy.typing.NDArray[numpy.int64] | None = None,
+        null_label: typing.SupportsInt | typing.SupportsIndex = -1,
+        guidance: numpy.typing.NDArray[numpy.float32] | None = None,
+        initial: numpy.typing.NDArray[numpy.float32] | None = None,
+        noise: collections.abc.Callable[[int], numpy.typing.NDArray[numpy.float32]] | None = None,
+    ) -> None:
+        """
+        Start a chain from its first row; on an error the previous one stays as it was.
+
+        Args:
+            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
+            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
+            clip_limit: above 0.
+            clip_ratio: quantile of the dynamic threshold, in (0, 1].
+            clip_max: upper bound of the dynamic threshold, at least 1.
+            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+            init_scale: the chain starts from init_scale * z_0.
+            seeds: uint64 (batch,).
+            images: uint64 (batch,), indices in the galleries of their seeds.
+            labels: int64 (batch,); None means null_label for all.
+            null_label: label of the unconditional half.
+            guidance: float32 (batch,), weights w; needed if and only if the chain is guided.
+            initial: float32 (batch, C, H, W), x to start from instead of init_scale * z_0.
+            noise: called with the draw number (0: x_T, k + 1: row k), returns float32 (batch, C, H, W)
+                to use instead of Philox.
+
+        Raises:
+            TypeError: an array has another dtype.
+            ValueError: a shape or value does not fit.
+            RuntimeError: the chain is running.
+        """
+    @property
+    def denoised(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (batch, C, H, W), read-only view of D of the last row.
+        """
+    @property
+    def length(self) -> int:
+        """
+        Rows of the table; 0 before begin.
+        """
+    @property
+    def network_input(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (NB, C, H, W), c_in * x; memory of the chain, the same for its life.
+        """
+    @property
+    def network_labels(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        int64 (NB,).
+        """
+    @property
+    def network_output(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (NB, out_channels, H, W), to be filled by the denoiser.
+        """
+    @property
+    def network_time(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (1,), t of the row.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Rows done so far.
+        """
+    @property
+    def x(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (batch, C, H, W), read-only view of the current sample.
+        """
+
+def exp(x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Return e^x as in learned variance: saturates below -87 and above 88.
+
+    Args:
+        x: float32 (n,).
+
+    Returns:
+        float32 (n,).
+    """
+
+def isa() -> str:
+    """
+    Return the instruction set of the kernels in use: 'avx512', 'avx2' or 'baseline'.
+
+    The environment variable PYSDK_ISA forces one; all of them give the same bits.
+    """
+
+def normal(
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    images: numpy.typing.NDArray[numpy.uint64],
+    draw: typing.SupportsInt | typing.SupportsIndex,
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Return the standard normals of some images of a seed's gallery in one draw.
+
+    Args:
+        seed: 64-bit seed.
+        images: uint64 (n,), indices in the gallery.
+        draw: 0 for x_T, k + 1 for row k.
+        shape: of one image, usually (C, H, W).
+
+    Returns:
+        float32 (n, *shape).
+    """
+
+def philox(
+    seed: typing.SupportsInt | typing.SupportsIndex, counters: numpy.typing.NDArray[numpy.uint32]
+) -> numpy.typing.NDArray[numpy.uint32]:
+    """
+    Return Philox4x32-10 of each counter under the key `seed`.
+
+    Args:
+        seed: 64-bit key, low word first.
+        counters: uint32 (n, 4).
+
+    Returns:
+        uint32 (n, 4).
+    """
+
+STEP_COLUMNS: tuple = ("t", "c_in", "p", "q", "a", "b", "h", "c1", "c2", "g", "s", "log_beta", "log_beta_tilde", "save")

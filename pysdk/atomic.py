@@ -1,0 +1,120 @@
+"""Writing files so that they are there in full or not at all: write beside the target, then rename."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from pysdk.errors import OptionTypeError, OutputError, PysdkError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "it grew larger than a file may be here",
+    errno.EACCES: "there is no permission to write there",
+    errno.EPERM: "there is no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Binary file that replaces `path` when the block ends, and never existed if the block fails.
+
+    A link is followed. A crash of the machine leaves the old file or the new one; a killed process may leave a hidden
+    `.pysdk-*.part` beside it.
+
+    Raises:
+        OutputError: any OSError on the way, the block's own included.
+    """
+    target = _target(path)
+    part = _part(target)
+    with _cleaning(target, part):
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "a device"
+            raise OutputError(f"cannot write {os.fspath(path)!r}: it is {kind}, expected a file")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(target)
+        _sync_folder(target.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Empty folder to fill, which becomes `path` when the block ends, and never existed if the block fails.
+
+    `path` may be an empty folder; anything else that exists is left alone.
+
+    Raises:
+        OutputError: any OSError on the way, the block's own included.
+    """
+    target = _target(path)
+    part = _part(target)
+    with _cleaning(target, part):
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise OutputError(f"cannot write the folder {os.fspath(path)!r}: it exists already, choose a new name")
+        part.mkdir()
+        yield part
+        for folder, _, files in os.walk(part):
+            for name in files:
+                _sync_file(Path(folder, name))
+            _sync_folder(Path(folder))
+        if target.exists():
+            target.rmdir()  # empty: Windows does not rename onto it
+        part.rename(target)
+        _sync_folder(target.parent)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise OptionTypeError(f"an output path is a str or a Path, got {type(path).__name__}")
+    if not os.fspath(path) or "\0" in os.fspath(path):
+        raise OutputError(f"cannot write {os.fspath(path)!r}: that is not a file name")
+    return Path(os.path.realpath(path))
+
+
+def _part(target: Path) -> Path:
+    return target.parent / f".pysdk-{secrets.token_hex(6)}.part"
+
+
+@contextmanager
+def _cleaning(target: Path, part: Path) -> Iterator[None]:
+    """Remove `part` on any failure and say what an OSError means for `target`."""
+    try:
+        yield
+    except BaseException as error:
+        import shutil  # slow to import, and only failures need it
+
+        with suppress(OSError):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, PysdkError):
+            raise OutputError(f"cannot write {str(target)!r}: {_reason(target, error)}") from error
+        raise
+
+
+def _reason(target: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not target.parent.is_dir():
+        return f"there is no folder {str(target.parent)!r}, create it first"
+    return _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk; best effort, not every system can open or flush a folder."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,270 @@
+"""Reading, checking and writing plans: one file with the network, its schedule and its compiled engines."""
+
+import hashlib
+import mmap
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from pysdk.atomic import atomic_file
+from pysdk.container import MAX_FILE_BYTES, Entry, directory, lay_out, local_header, read_entries
+from pysdk.errors import OptionError, OptionTypeError, OutputError, PlanError, PlanNotFoundError
+from pysdk.manifest import (
+    MANIFEST_NAME,
+    MAX_MEMBERS,
+    NAME_PATTERN,
+    NETWORK_NAME,
+    EngineInfo,
+    Manifest,
+    MemberInfo,
+    encode_manifest,
+    parse_manifest,
+)
+
+Source = bytes | bytearray | memoryview | Path
+"""Where a member's bytes come from: memory, or a file that is copied."""
+
+_REBUILD = "build it again with `pysdk build`"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_CHUNK = 1 << 22
+
+
+class Plan:
+    """An open plan: `manifest`, checked, and its members, mapped from the file without a copy.
+
+    Only `manifest.json` is read when the plan is opened. A member's checksum is verified when it is first asked for.
+    Nothing in a plan is executed or unpickled. The views stay valid after `close()`, which only gives up the plan's own
+    hold on the file. Replacing the file (as every writer of pysdk does) leaves an open plan alone; truncating it in
+    place does not.
+    """
+
+    path: Path
+    manifest: Manifest
+    size: int
+    """Bytes of the whole file."""
+
+    def __init__(self, path: Path, manifest: Manifest, file: mmap.mmap, entries: list[Entry]) -> None:
+        """Use `Plan.open`."""
+        self.path = path
+        self.manifest = manifest
+        self.size = len(file)
+        self._file: mmap.mmap | None = file
+        self._entries = {entry.name: entry for entry in entries}
+        self._verified: set[str] = set()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Plan":
+        """Open and check a plan.
+
+        Raises:
+            PlanNotFoundError: there is no file at `path`.
+            PlanError: it is no plan, damaged, of another format version, or cannot be read.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise OptionTypeError(f"the path of a plan is a str or a Path, got {type(path).__name__}")
+        where = Path(path)
+        file = _map(where)
+        with _naming(where), memoryview(file) as view:
+            entries = read_entries(view)
+            head = entries[0]
+            data = bytes(view[head.data : head.data + head.size])
+            if zlib.crc32(data) != head.crc:
+                raise PlanError(f"is damaged or edited: the checksum of {MANIFEST_NAME} does not fit")
+            manifest = parse_manifest(data)
+            found = {entry.name: entry.size for entry in entries[1:]}
+            listed = {name: member.size for name, member in manifest.members.items()}
+            for name in sorted(found.keys() | listed.keys()):
+                if found.get(name) != listed.get(name):
+                    raise PlanError(
+                        f"is damaged or edited: {name!r} has {_size(listed.get(name))} in the manifest "
+                        f"and {_size(found.get(name))} in the file"
+                    )
+        return cls(where, manifest, file, entries)
+
+    def member(self, name: str) -> memoryview:
+        """Bytes of a member: read-only, mapped, its address a multiple of 64.
+
+        Raises:
+            OptionError: the plan has no such member.
+            PlanError: its SHA-256 is not the manifest's, or the plan is closed.
+        """
+        if self._file is None:
+            raise PlanError(f"plan {str(self.path)!r} is closed; open it again")
+        if name not in self.manifest.members:
+            raise OptionError(f"plan {str(self.path)!r} has no {name!r}, it has {sorted(self.manifest.members)}")
+        entry = self._entries[name]
+        view = memoryview(self._file)[entry.data : entry.data + entry.size]
+        if name not in self._verified:
+            expected, found = self.manifest.members[name].sha256, hashlib.sha256(view).hexdigest()
+            if found != expected:
+                view.release()
+                raise PlanError(
+                    f"plan {str(self.path)!r} is damaged or edited: {name!r} has SHA-256 {found[:12]}, "
+                    f"the manifest says {expected[:12]}; {_REBUILD}"
+                )
+            self._verified.add(name)
+        return view
+
+    def verify(self) -> None:
+        """Verify the checksum of every member now. PlanError names the first that does not fit."""
+        for name in sorted(self.manifest.members):
+            self.member(name).release()
+
+    def describe(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, the betas summed up, with the path and the file's size."""
+        plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
+        betas = plain["schedule"].pop("betas")
+        plain["schedule"] |= {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
+        return {"path": str(self.path), "size": self.size, **plain}
+
+    def summary(self) -> str:
+        """What `describe` says that a person wants to know, one line each, for a terminal."""
+        model, schedule, defaults = self.manifest.model, self.manifest.schedule, self.manifest.defaults
+        channels, height, width = model.shape
+        classes = f", {model.num_classes} classes" if model.num_classes else ""
+        guided = "" if model.null_label is None else ", guidance"
+        steps = f", {defaults.steps} steps" if defaults.steps else ""
+        parameters = f", {model.parameters:,} parameters" if model.parameters is not None else ""
+        lines = [
+            f"plan      {self.path} ({self.size:,} bytes, pysdk {self.manifest.pysdk_version})",
+            f"model     {model.name}: {channels}x{height}x{width}{classes}{guided}{parameters}",
+            f"output    {model.prediction_type}, variance {model.variance_type}",
+            f"schedule  {schedule.name}, {len(schedule.betas)} timesteps",
+            f"default   {defaults.solver}{steps}",
+        ]
+        for engine in self.manifest.engines:
+            speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
+            needs = "".join(f", {key} {value}" for key, value in engine.requires.items())
+            lines.append(f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{speed}{needs}")
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Give up the file; the mapping itself goes when the last view of it does."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(BufferError):  # views are alive and keep the mapping
+                file.close()
+
+    def __enter__(self) -> "Plan":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        engines = ", ".join(f"{engine.kind} {engine.precision}" for engine in self.manifest.engines)
+        return f"Plan({str(self.path)!r}: {self.manifest.model.name}, engines: {engines or 'none'})"
+
+
+def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mapping[str, Source]) -> Manifest:
+    """Write a plan, whole or not at all, and return the manifest as written (`members` and versions filled in).
+
+    The same manifest and members give the same bytes. What is written is checked as strictly as what is read.
+
+    Raises:
+        OptionError: `Plan.open` would refuse it, it is too big, or a member's file cannot be read.
+        OutputError: the plan cannot be written, or a member's file changed while it was copied.
+    """
+    checked = {name: _measure(name, members[name]) for name in sorted(members)}
+    if len(checked) >= MAX_MEMBERS:
+        raise OptionError(f"a plan holds at most {MAX_MEMBERS - 1} members, got {len(checked)}")
+    total = sum(info.size for info, _ in checked.values())
+    if total > MAX_FILE_BYTES - (1 << 23):  # leaves room for the manifest and the headers
+        raise OptionError(f"a plan is smaller than 4 GiB, the members given have {total} bytes; use fewer engines")
+    manifest = msgspec.structs.replace(manifest, members={name: info for name, (info, _) in checked.items()})
+    head = encode_manifest(manifest)
+    sizes = [(name, info.size, crc) for name, (info, crc) in checked.items()]
+    entries = lay_out([(MANIFEST_NAME, len(head), zlib.crc32(head)), *sizes])
+    with atomic_file(path) as file:
+        for entry in entries:
+            file.write(local_header(entry))
+            crc = 0
+            for chunk in _chunks(entry.name, members.get(entry.name, head)):
+                crc = zlib.crc32(chunk, crc)
+                file.write(chunk)
+            if crc != entry.crc or file.tell() != entry.data + entry.size:
+                raise OutputError(f"the source of {entry.name!r} changed while it was copied; try again")
+        file.write(directory(entries))
+    return parse_manifest(head)
+
+
+def add_engine(path: str | os.PathLike[str], engine: EngineInfo, source: Source) -> Manifest:
+    """Put an engine into a plan, first in the list, in place of what used the same member. Errors as `write_plan`."""
+    if engine.member == NETWORK_NAME:
+        raise OptionError(f"an engine cannot replace {NETWORK_NAME}; write a new plan for a new network")
+    with Plan.open(path) as plan:
+        others = tuple(other for other in plan.manifest.engines if other.member != engine.member)
+        manifest = msgspec.structs.replace(plan.manifest, engines=(engine, *others))
+        members: dict[str, Source] = {name: plan.member(name) for name in manifest.members}
+        return write_plan(path, manifest, {**members, engine.member: source})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Complete the clauses of the checks inside to one sentence about `path`."""
+    try:
+        yield
+    except PlanError as error:
+        raise PlanError(f"plan {str(path)!r} {error}; {_REBUILD}") from None
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The file, mapped for reading."""
+    try:
+        if path.is_dir():
+            raise PlanError(f"plan {str(path)!r} is a folder, expected a file; give the path of the .plan file in it")
+        if not path.exists():
+            raise PlanNotFoundError(f"there is no plan at {str(path)!r}; build one with `pysdk build`")
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise PlanError(f"plan {str(path)!r} is a pipe or a device, expected a file; copy it to a file first")
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise PlanError(f"plan {str(path)!r} is a Git LFS pointer, not the file; fetch it with `git lfs pull`")
+            if os.fstat(file.fileno()).st_size == 0:
+                raise PlanError(f"plan {str(path)!r} is empty; {_REBUILD}")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if isinstance(error, PlanError):
+            raise
+        reason = error.strerror or error
+        raise PlanError(f"plan {str(path)!r} cannot be read ({reason}); check its permissions") from error
+
+
+def _measure(name: str, source: Source) -> tuple[MemberInfo, int]:
+    """Size, SHA-256 and CRC-32 of a member to be."""
+    if not re.match(NAME_PATTERN, name):
+        raise OptionError(f"a member cannot be named {name!r}; use lower-case letters, digits and . _ - only")
+    size, crc, digest = 0, 0, hashlib.sha256()
+    for chunk in _chunks(name, source):
+        size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+        digest.update(chunk)
+    if not size:
+        raise OptionError(f"member {name!r} is empty; write it before the plan")
+    return MemberInfo(size=size, sha256=digest.hexdigest()), crc
+
+
+def _chunks(name: str, source: Source) -> Iterator[bytes | memoryview]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield memoryview(source).cast("B")
+    elif isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise OptionError(f"cannot read {str(source)!r} for {name!r}: {error.strerror or error}") from error
+    else:
+        raise OptionTypeError(f"member {name!r} is bytes or a Path, got {type(source).__name__}")
+
+
+def _size(size: int | None) -> str:
+    return "no entry" if size is None else f"{size} bytes"

@@ -1,0 +1,187 @@
+"""Training images as uint8 arrays: Fashion-MNIST, CIFAR-10, folders of pictures, .npz files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pysdk.errors import DataError
+
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR10_RECORD = 1 + 3 * 32 * 32
+_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in memory.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), or None.
+        class_names: one name per class, or None.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or not len(self.images):
+            raise DataError(
+                f"Images are {self.images.dtype} of shape {self.images.shape}; expected uint8 (N, C, H, W), N >= 1."
+            )
+        if self.labels is not None and self.labels.shape != (len(self.images),):
+            raise DataError(f"There are {len(self.images)} images but labels of shape {self.labels.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int | None:
+        """One more than the largest label, or the number of class names; None without labels."""
+        if self.labels is None:
+            return None
+        return len(self.class_names) if self.class_names else int(self.labels.max()) + 1
+
+
+def load(source: str, split: str = "train") -> Dataset:
+    """The data set a `--data` argument names.
+
+    Args:
+        source: "fashion-mnist" or "fashion-mnist:FOLDER", "cifar10:FOLDER" (the binary version's folder), a folder of
+            pictures (one sub-folder per class, or pictures directly), or an .npz file with `images` uint8 (N, H, W[, C])
+            and optionally `labels`.
+        split: "train" or "test"; folders and .npz files have only the one they are.
+
+    Raises:
+        DataError: it is not there (the message holds the command that gets it) or it is damaged.
+    """
+    name, _, folder = source.partition(":")
+    if name == "fashion-mnist":
+        return fashion_mnist(Path(folder) if folder else FASHION_MNIST_FOLDER, split)
+    if name == "cifar10":
+        return cifar10(Path(folder or "cifar-10-batches-bin"), split)
+    path = Path(source)
+    if path.suffix == ".npz":
+        return npz(path)
+    if path.is_dir():
+        return image_folder(path)
+    raise DataError(
+        f"There is no data set {source!r}; expected 'fashion-mnist', 'cifar10:FOLDER', a folder of pictures or an .npz file."
+    )
+
+
+def fashion_mnist(folder: Path = FASHION_MNIST_FOLDER, split: str = "train") -> Dataset:
+    """60,000 ("train") or 10,000 ("test") garments, 1x28x28, 10 classes (1708.07747, MIT)."""
+    prefix = {"train": "train", "test": "t10k"}[split]
+    images, labels = folder / f"{prefix}-images-idx3-ubyte.gz", folder / f"{prefix}-labels-idx1-ubyte.gz"
+    if not (images.exists() and labels.exists()):
+        raise DataError(
+            f"Fashion-MNIST is not in {folder}: get it with `sudo apt-get install dataset-fashion-mnist` (Debian, "
+            "Ubuntu), or name the folder of its four .gz files as 'fashion-mnist:FOLDER'."
+        )
+    pixels = _idx(images)
+    return Dataset(pixels[:, None], _idx(labels).astype(np.int64), FASHION_MNIST_CLASSES)
+
+
+def _idx(path: Path) -> NDArray[np.uint8]:
+    """An array of bytes in the IDX format: 0, 0, type 8, dimensions, then big-endian sizes, then the data."""
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}); fetch it again.") from error
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+        raise DataError(f"{path} is not an IDX file of bytes.")
+    shape = struct.unpack_from(f">{data[3]}I", data, 4)
+    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
+    if body.size != math.prod(shape):
+        raise DataError(f"{path} promises shape {shape} but holds {body.size} bytes; fetch it again.")
+    return body.reshape(shape)
+
+
+def cifar10(folder: Path, split: str = "train") -> Dataset:
+    """50,000 ("train") or 10,000 ("test") pictures, 3x32x32, 10 classes, from the binary version's .bin files.
+
+    The Python version of the archive holds pickles, which are never opened.
+    """
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise DataError(
+            f"CIFAR-10 is not in {folder} ({missing[0]} is missing): get cifar-10-binary.tar.gz from "
+            "https://www.cs.toronto.edu/~kriz/cifar.html, unpack it and name its folder as 'cifar10:FOLDER'."
+        )
+    batches = [np.fromfile(folder / name, np.uint8) for name in names]
+    for name, batch in zip(names, batches, strict=True):
+        if not batch.size or batch.size % _CIFAR10_RECORD:
+            raise DataError(f"{folder / name} has {batch.size} bytes, no multiple of {_CIFAR10_RECORD}; fetch it again.")
+    records = np.concatenate(batches).reshape(-1, _CIFAR10_RECORD)
+    return Dataset(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64), CIFAR10_CLASSES)
+
+
+def npz(path: Path) -> Dataset:
+    """An .npz with `images` uint8 (N, H, W) or (N, H, W, C) and optionally `labels` (N,) and `class_names`."""
+    if not path.exists():
+        raise DataError(f"There is no file {path}.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is not a readable .npz file: {error}") from error
+    if "images" not in arrays:
+        raise DataError(f"{path} holds {sorted(arrays)}; expected an array 'images'.")
+    images = arrays["images"]
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4:
+        raise DataError(f"images in {path} have shape {images.shape}; expected (N, H, W) or (N, H, W, C).")
+    labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+    names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
+    return Dataset(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels, names)
+
+
+def image_folder(folder: Path) -> Dataset:
+    """All pictures below a folder, of one size; its sub-folders, if it has any, are the classes in sorted order."""
+    from PIL import Image
+
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    roots = [folder / name for name in classes] or [folder]
+    pictures, labels = [], []
+    for label, root in enumerate(roots):
+        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES):
+            try:
+                with Image.open(path) as picture:
+                    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+            except OSError as error:
+                raise DataError(f"{path} is not a readable picture: {error}") from error
+            pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+            if pictures and pixels.shape != pictures[0].shape:
+                raise DataError(
+                    f"{path} has shape {pixels.shape} (C, H, W) but the pictures before it {pictures[0].shape}: "
+                    "resize or convert them to one size and mode first."
+                )
+            pictures.append(pixels)
+            labels.append(label)
+    if not pictures:
+        raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(_PICTURES))}.")
+    return Dataset(np.stack(pictures), np.array(labels) if classes else None, tuple(classes) or None)

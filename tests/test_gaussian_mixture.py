@@ -1,0 +1,160 @@
+"""The native chain samples the distribution it must: a Gaussian mixture, whose denoiser has a closed form.
+
+With x_t = S x_0 + N e and x_0 ~ sum_k w_k N(mu_k, sigma_k^2 I), E[x_0 | x_t] is the mean over components, weighted by
+their posterior probability, of mu_k + S sigma_k^2 / (S^2 sigma_k^2 + N^2) (x_t - S mu_k). Images are (2, 1, 1).
+
+Two tests are made of every sample: the energy distance sees masses and places, Kolmogorov-Smirnov of the true density
+at the samples sees widths (it also sees the discretisation of 250 steps, so the chains here are longer).
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from pysdk import _native
+from pysdk.schedule import Schedule
+from pysdk.solvers import make_table
+from pysdk.table import Clip, StepTable
+
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+MEANS = np.array([[-0.8, -0.6], [0.7, -0.5], [0.2, 0.9]])
+DEVIATIONS = np.array([0.15, 0.25, 0.35])
+COUNT = 1000
+SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
+LEVEL = 0.01
+
+
+def true_samples(rng, count=COUNT):
+    component = rng.choice(len(WEIGHTS), size=count, p=WEIGHTS)
+    return MEANS[component] + DEVIATIONS[component, None] * rng.standard_normal((count, 2))
+
+
+def denoised(x, abar):
+    """E[x_0 | x_t = x], float64 (n, 2)."""
+    signal, noise_variance = np.sqrt(abar), 1 - abar
+    variance = abar * DEVIATIONS**2 + noise_variance
+    offset = x[:, None] - signal * MEANS
+    logits = np.log(WEIGHTS / variance) - 0.5 * (offset**2).sum(2) / variance
+    posterior = np.exp(logits - logits.max(1, keepdims=True))
+    posterior /= posterior.sum(1, keepdims=True)
+    means = MEANS + (signal * DEVIATIONS**2 / variance)[:, None] * offset
+    return (posterior[:, :, None] * means).sum(1)
+
+
+def native_samples(table, schedule, prediction_type="epsilon", seed=7):
+    chain = _native.Chain(batch=COUNT, shape=(2, 1, 1), out_channels=2 * (1 + table.learned_variance))
+
+    def network():
+        x = chain.network_input.reshape(COUNT, 2).astype(np.float64)
+        abar = schedule.alphas_cumprod[int(chain.network_time[0])]
+        x0 = denoised(x, abar)
+        eps = (x - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
+        v = np.sqrt(abar) * eps - np.sqrt(1 - abar) * x0
+        output = {"epsilon": eps, "sample": x0, "v_prediction": v}[prediction_type]
+        chain.network_output[:, :2, 0, 0] = output
+        chain.network_output[:, 2:] = -1.0  # learned variance: beta_tilde
+
+    chain.attach(network)
+    chain.begin(
+        table.float32(),
+        learned_variance=table.learned_variance,
+        seeds=np.full(COUNT, seed, dtype=np.uint64),
+        images=np.arange(COUNT, dtype=np.uint64),
+    )
+    chain.advance(len(table))
+    return chain.x.reshape(COUNT, 2).astype(np.float64)
+
+
+def energy_test(first, second, rng, permutations=500):
+    """P value that both come from one distribution: energy distance among random splits (Szekely & Rizzo, 2004)."""
+    pooled = np.concatenate([first, second])
+    distance = np.linalg.norm(pooled[:, None] - pooled[None], axis=2)
+    sign = np.repeat([1.0, -1.0], [len(first), len(second)])
+    splits = np.stack([sign, *(rng.permutation(sign) for _ in range(permutations))], axis=1)
+    energy = -(splits * (distance @ splits)).sum(0)  # 2 E|X - Y| - E|X - X'| - E|Y - Y'| up to a constant factor
+    return (energy >= energy[0]).mean()
+
+
+def density_test(samples, truth):
+    """P value that the mixture's density at both has one distribution."""
+
+    def density(x):
+        offset = x[:, None] - MEANS
+        return (WEIGHTS / DEVIATIONS**2 * np.exp(-0.5 * (offset**2).sum(2) / DEVIATIONS**2)).sum(1)
+
+    return ks_2samp(density(samples), density(truth)).pvalue
+
+
+def p_value(samples):
+    """The smaller of two, doubled for having looked twice (Bonferroni)."""
+    rng = np.random.default_rng(0)
+    return 2 * min(energy_test(samples, true_samples(rng), rng), density_test(samples, true_samples(rng, 20 * COUNT)))
+
+
+def with_column(table, name, values):
+    rows = table.rows.copy()
+    rows[:, _native.STEP_COLUMNS.index(name)] = values
+    return StepTable(rows, clip=table.clip)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ddpm", {"variance": "small"}),
+        ("ddpm", {"variance": "large"}),
+        ("ddpm", {"variance": "learned"}),
+        ("ddim", {"eta": 1.0}),
+        ("ddim", {"eta": 0.5}),
+        ("ddim", {"eta": 0.0, "steps": 500, "spacing": "trailing"}),
+    ],
+)
+def test_samples_are_of_the_mixture(name, options, schedule):
+    table = make_table(name, schedule, clip=Clip.none(), **options)
+    assert p_value(native_samples(table, schedule)) > LEVEL
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+def test_every_prediction_type_samples_the_mixture(prediction_type):
+    schedule = SCHEDULES["cosine"]
+    table = make_table("ddpm", schedule, clip=Clip.none(), prediction_type=prediction_type)
+    assert p_value(native_samples(table, schedule, prediction_type)) > LEVEL
+
+
+def wrong_table(mistake, schedule):
+    table = make_table("ddpm", schedule, clip=Clip.none())
+    s, t, b = (table.column(name) for name in ("s", "t", "b"))
+    if mistake == "10% less noise":
+        return with_column(table, "s", 0.9 * s)
+    if mistake == "variance for deviation":
+        return with_column(table, "s", s**2)
+    if mistake == "no noise":
+        return with_column(table, "s", 0.0)
+    if mistake == "b of the row before":
+        return with_column(table, "b", np.roll(b, 1))
+    if mistake == "timestep late by 20":
+        return with_column(table, "t", np.minimum(t + 20, 999))
+    return make_table("ddpm", SCHEDULES["cosine"], clip=Clip.none())
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "10% less noise",
+        "variance for deviation",
+        "no noise",
+        "b of the row before",
+        "timestep late by 20",
+        "another schedule",
+    ],
+)
+def test_wrong_chains_are_rejected(mistake):
+    """The negative control."""
+    schedule = SCHEDULES["linear"]
+    assert p_value(native_samples(wrong_table(mistake, schedule), schedule)) < LEVEL
+
+
+def test_truth_passes_and_a_small_shift_does_not():
+    truth = true_samples(np.random.default_rng(1))
+    assert p_value(truth) > LEVEL
+    assert p_value(truth + 0.1) < LEVEL

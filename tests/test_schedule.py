@@ -1,0 +1,166 @@
+"""The forward process: closed forms, properties over random betas, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pysdk.errors import OptionError, OptionTypeError, ScheduleError
+from pysdk.schedule import SCHEDULES, Schedule, make_schedule
+
+BETAS = st.lists(st.floats(1e-6, 0.5), min_size=1, max_size=60)
+
+
+@given(BETAS)
+def test_snr_falls_and_alphas_cumprod_is_a_product(betas):
+    schedule = Schedule.from_betas(betas)
+    assert len(schedule) == len(betas)
+    assert np.all(np.diff(schedule.snr) < 0)
+    products = [math.prod(1 - beta for beta in betas[: t + 1]) for t in range(len(betas))]
+    np.testing.assert_allclose(schedule.alphas_cumprod, products, rtol=1e-12)
+    np.testing.assert_array_equal(schedule.alphas_cumprod_prev, [1.0, *schedule.alphas_cumprod[:-1]])
+
+
+@given(BETAS)
+def test_posterior_is_bayes_rule(betas):
+    """Precision of q(x_{t-1} | x_t, x_0) = precision of its prior + of the likelihood (DDPM, eq. 6-7)."""
+    schedule = Schedule.from_betas(betas)
+    prior = 1 - schedule.alphas_cumprod_prev[1:]
+    alpha, beta = schedule.alphas[1:], schedule.betas[1:]
+    variance = 1 / (1 / prior + alpha / beta)
+    np.testing.assert_allclose(schedule.posterior_variance[1:], variance, rtol=1e-8)
+    from_x0, from_xt = schedule.posterior_mean_coefficients
+    np.testing.assert_allclose(from_x0[1:], variance * np.sqrt(schedule.alphas_cumprod_prev[1:]) / prior, rtol=1e-8)
+    np.testing.assert_allclose(from_xt[1:], variance * np.sqrt(alpha) / beta, rtol=1e-8)
+    assert (from_x0[0], from_xt[0], schedule.posterior_variance[0]) == (1, 0, 0)
+
+
+@given(BETAS, st.data())
+def test_respaced_process_has_the_kept_alphas_cumprod(betas, data):
+    schedule = Schedule.from_betas(betas)
+    kept = np.array(sorted(data.draw(st.sets(st.integers(0, len(betas) - 1), min_size=1))))
+    respaced = schedule.respace(kept)
+    np.testing.assert_allclose(respaced.alphas_cumprod, schedule.alphas_cumprod[kept], rtol=1e-12)
+
+
+def test_respacing_to_all_timesteps_changes_nothing():
+    schedule = Schedule.linear()
+    np.testing.assert_allclose(schedule.respace(np.arange(1000)).betas, schedule.betas, rtol=1e-11)
+
+
+def test_linear_closed_form():
+    betas = Schedule.linear().betas
+    assert (len(betas), betas[0], betas[-1]) == (1000, 1e-4, 0.02)
+    np.testing.assert_allclose(np.diff(betas), (0.02 - 1e-4) / 999, rtol=1e-9)
+
+
+def test_cosine_closed_form():
+    schedule = Schedule.cosine(timesteps=100)
+    t = np.arange(1, 100)  # the last beta is clipped
+    angle = 0.5 * np.pi * (t / 100 + 0.008) / 1.008
+    expected = np.cos(angle) ** 2 / np.cos(0.5 * np.pi * 0.008 / 1.008) ** 2
+    np.testing.assert_allclose(schedule.alphas_cumprod[:-1], expected, rtol=1e-10)
+    assert schedule.betas[-1] == 0.999
+    assert schedule.betas[-2] < 0.999
+
+
+def test_cosine_is_diffusers():
+    from diffusers import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_schedule="squaredcos_cap_v2").betas.numpy()
+    np.testing.assert_allclose(Schedule.cosine().betas, theirs, rtol=1e-5)
+
+
+def test_sine_squared_closed_form():
+    schedule = Schedule.sine_squared(timesteps=101)
+    assert schedule.betas[0] == 1e-4
+    np.testing.assert_allclose(schedule.betas[[50, 100]], [(1e-4 + 0.02) / 2, 0.02], rtol=1e-12)
+    assert np.all(np.diff(schedule.betas) > 0)
+    np.testing.assert_allclose(schedule.betas + schedule.betas[::-1], 1e-4 + 0.02, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("timesteps", [1, 2, 7, 1000])
+def test_named_schedules(name, timesteps):
+    schedule = make_schedule(name, timesteps=timesteps)
+    assert len(schedule) == timesteps
+    arrays = [schedule.betas, schedule.alphas, schedule.alphas_cumprod, schedule.posterior_log_variance_clipped]
+    for array in [*arrays, *schedule.posterior_mean_coefficients]:
+        assert array.dtype == np.float64
+        assert array.shape == (timesteps,)
+        assert np.isfinite(array).all()
+        assert not array.flags.writeable
+
+
+def test_default_terminal_snr_is_near_zero():
+    for name in SCHEDULES:
+        assert make_schedule(name).alphas_cumprod[-1] < 1e-3
+
+
+def test_clipped_log_variance_repeats_the_second_value():
+    schedule = Schedule.linear()
+    log_variance = schedule.posterior_log_variance_clipped
+    assert log_variance[0] == log_variance[1] == np.log(schedule.posterior_variance[1])
+    np.testing.assert_array_equal(np.exp(log_variance[1:]), np.exp(np.log(schedule.posterior_variance[1:])))
+    assert Schedule.from_betas([0.25]).posterior_log_variance_clipped[0] == np.log(0.25)
+
+
+def test_zero_terminal_snr_is_a_schedule():
+    schedule = Schedule.from_betas([0.1, 0.5, 1.0])
+    assert schedule.alphas_cumprod[-1] == 0
+    assert schedule.snr[-1] == 0
+    assert schedule.posterior_variance[-1] == pytest.approx(1 - 0.45)
+
+
+def test_betas_are_copied_and_read_only():
+    betas = np.array([0.1, 0.2])
+    schedule = Schedule.from_betas(betas)
+    betas[0] = 0.9
+    assert schedule.betas[0] == 0.1
+    with pytest.raises(ValueError, match="read-only"):
+        schedule.betas[0] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("betas", "message"),
+    [
+        ([], "shape"),
+        (0.1, "shape"),
+        ([[0.1, 0.2]], "shape"),
+        ([0.1, math.nan], r"betas\[1\] is nan"),
+        ([0.1, math.inf], r"betas\[1\] is inf"),
+        ([0.0, 0.1], r"betas\[0\] is 0\.0"),
+        ([-0.1], r"betas\[0\] is -0\.1"),
+        ([0.1, 1.0, 0.1], r"betas\[1\] is 1\.0"),
+        ([0.1, 1.5], r"betas\[1\] is 1\.5"),
+        (["a"], "dtype"),
+        ([True], "dtype"),
+        ([0.1 + 0j], "dtype"),
+        ([1e-17], "must fall"),
+        ([0.999] * 200, "must fall"),
+    ],
+)
+def test_refused_betas(betas, message):
+    with pytest.raises(ScheduleError, match=message):
+        Schedule.from_betas(betas)
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "options", "message"),
+    [
+        (OptionError, "sigmoid", {}, "'sigmoid'.*'cosine'"),
+        (OptionError, "linear", {"s": 0.1}, "'linear' has no option 's'.*'beta_start'"),
+        (OptionError, "linear", {"timesteps": 0}, "timesteps is 0"),
+        (OptionError, "cosine", {"timesteps": True}, "timesteps is True"),
+        (OptionTypeError, "sin2", {"timesteps": 10.0}, r"timesteps is 10\.0"),
+        (OptionError, "cosine", {"s": -1}, "s is -1"),
+        (OptionError, "cosine", {"s": math.nan}, "s is nan"),
+        (OptionError, "cosine", {"max_beta": 1.5}, "max_beta"),
+        (ScheduleError, "linear", {"beta_start": 0.0}, r"betas\[0\]"),
+    ],
+)
+def test_refused_options(error, name, options, message):
+    with pytest.raises(error, match=message):
+        make_schedule(name, **options)

@@ -1,0 +1,315 @@
+"""Step tables, row by row in float64, against diffusers' schedulers, and the identities between solvers."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.schedulers import scheduling_ddpm
+
+from pysdk.errors import OptionError, OptionTypeError
+from pysdk.schedule import Schedule, make_schedule
+from pysdk.solvers import PREDICTION_TYPES, SOLVERS, VARIANCES, make_table, read_output, solver, solver_options
+from pysdk.table import Clip
+from pysdk.timesteps import make_timesteps
+
+SHAPE = (2, 3, 4, 4)
+SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
+CLIPS = {
+    "none": (Clip.none(), {"clip_sample": False}),
+    "clamp": (Clip.clamp(0.8), {"clip_sample": True, "clip_sample_range": 0.8}),
+    "dynamic": (
+        Clip.dynamic(0.9, 1.5),
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5},
+    ),
+}
+schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+prediction_types = pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+clips = pytest.mark.parametrize("clips", CLIPS.values(), ids=CLIPS)
+STEP_COUNTS = (1000, 50, 10)
+
+
+def apply(table, row, x, f, z):
+    """One row on float64 arrays (B, C, H, W); f has 2C channels with learned variance."""
+    c = {name: table.column(name)[row] for name in ("p", "q", "a", "b", "h", "s", "log_beta", "log_beta_tilde")}
+    scale = c["s"]
+    if table.learned_variance:
+        f, v = np.split(f, 2, axis=1)
+        share = (v + 1) / 2
+        scale = scale * np.exp(0.5 * (share * c["log_beta"] + (1 - share) * c["log_beta_tilde"]))
+    raw = c["p"] * x + c["q"] * f
+    denoised = raw
+    if table.clip.kind == "clamp":
+        denoised = np.clip(raw, -table.clip.limit, table.clip.limit)
+    if table.clip.kind == "dynamic":
+        threshold = np.quantile(np.abs(raw).reshape(len(x), -1), table.clip.ratio, axis=1).reshape(-1, 1, 1, 1)
+        threshold = np.clip(threshold, 1, table.clip.max_threshold)
+        denoised = np.clip(raw, -threshold, threshold) / threshold
+    return c["a"] * x + c["b"] * denoised + c["h"] * raw + scale * z
+
+
+def random_row(schedule, t, channels=3):
+    """(x, f, z): x as the forward process makes it, f and z normal."""
+    rng = np.random.default_rng(t)
+    f, z = rng.standard_normal((SHAPE[0], channels, *SHAPE[2:])), rng.standard_normal(SHAPE)
+    data = rng.uniform(-1, 1, SHAPE)
+    abar = schedule.alphas_cumprod[t]
+    return np.sqrt(abar) * data + np.sqrt(1 - abar) * rng.standard_normal(SHAPE), f, z
+
+
+def in_float64(scheduler, schedule):
+    """diffusers keeps its arrays in float32; give it ours."""
+    scheduler.betas, scheduler.alphas = torch.tensor(schedule.betas), torch.tensor(schedule.alphas)
+    scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
+    if getattr(scheduler, "final_alpha_cumprod", 1.0) != 1.0:
+        scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    return scheduler
+
+
+def assert_rows_agree(table, step, schedule, rows=None):
+    for row in range(len(table)) if rows is None else rows:
+        t = int(table.timesteps[row])
+        x, f, z = random_row(schedule, t, channels=3 * (1 + table.learned_variance))
+        ours = apply(table, row, x, f, z)
+        theirs = step(torch.tensor(f), t, torch.tensor(x), torch.tensor(z)).numpy()
+        # they form 1 - abar_t/abar_s and x_0 in another order; x_0 is as large as p
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-9, atol=1e-11 * max(1, table.column("p")[row]), err_msg=f"row {row}"
+        )
+
+
+@schedules
+@prediction_types
+@clips
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
+def test_ddpm_is_diffusers(monkeypatch, schedule, prediction_type, clips, variance):
+    clip, their_clip = clips
+    theirs = DDPMScheduler(
+        trained_betas=schedule.betas, prediction_type=prediction_type, variance_type=variance, **their_clip
+    )
+    in_float64(theirs, schedule)
+
+    def step(f, t, x, z):
+        monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: z)
+        return theirs.step(f, t, x).prev_sample
+
+    for steps in STEP_COUNTS:
+        theirs.set_timesteps(steps)
+        table = make_table("ddpm", schedule, steps=steps, prediction_type=prediction_type, variance=variance, clip=clip)
+        np.testing.assert_array_equal(table.column("t"), theirs.timesteps.numpy())
+        assert_rows_agree(table, step, schedule, [*range(0, steps, 29), steps - 2, steps - 1])
+
+
+@schedules
+@prediction_types
+@clips
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("use_clipped_model_output", [False, True])
+def test_ddim_is_diffusers(schedule, prediction_type, clips, eta, use_clipped_model_output):
+    clip, their_clip = clips
+    theirs = DDIMScheduler(trained_betas=schedule.betas, prediction_type=prediction_type, **their_clip)
+    in_float64(theirs, schedule)
+    options = {"eta": eta, "use_clipped_model_output": use_clipped_model_output}
+
+    def step(f, t, x, z):
+        return theirs.step(f, t, x, variance_noise=z, **options).prev_sample
+
+    for steps in STEP_COUNTS:
+        theirs.set_timesteps(steps)
+        table = make_table("ddim", schedule, steps=steps, prediction_type=prediction_type, clip=clip, **options)
+        np.testing.assert_array_equal(table.column("t"), theirs.timesteps.numpy())
+        assert_rows_agree(table, step, schedule, [*range(0, steps, 29), steps - 2, steps - 1])
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("steps_offset", [0, 1])
+def test_ddim_that_ends_on_the_first_alpha_is_diffusers(eta, steps_offset):
+    schedule = SCHEDULES["linear"]
+    theirs = DDIMScheduler(trained_betas=schedule.betas, set_alpha_to_one=False, steps_offset=steps_offset)
+    in_float64(theirs, schedule).set_timesteps(50)
+    table = make_table("ddim", schedule, steps=50, steps_offset=steps_offset, eta=eta, set_alpha_to_one=False)
+
+    def step(f, t, x, z):
+        return theirs.step(f, t, x, eta=eta, variance_noise=z).prev_sample
+
+    assert_rows_agree(table, step, schedule)
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace", "leading"])
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
+def test_ddpm_of_any_spacing_is_diffusers_but_for_the_last_row(monkeypatch, spacing, variance):
+    """Theirs draws noise wherever t > 0, also on a last row; ours ends on the denoised estimate."""
+    schedule = SCHEDULES["linear"]
+    theirs = DDPMScheduler(trained_betas=schedule.betas, timestep_spacing=spacing, variance_type=variance)
+    in_float64(theirs, schedule).set_timesteps(27)  # 27 does not divide 1000
+    table = make_table("ddpm", schedule, steps=27, spacing=spacing, variance=variance)
+
+    def step(f, t, x, z):
+        monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *_, **__: z)
+        return theirs.step(f, t, x).prev_sample
+
+    assert_rows_agree(table, step, schedule, range(26))
+    if spacing == "trailing" and variance == "fixed_large":
+        with pytest.raises(AssertionError, match="row 26"):
+            assert_rows_agree(table, step, schedule, [26])
+
+
+@pytest.mark.parametrize("total_steps", [(1000, 27), (1000, 50), (10, 4)])
+def test_where_diffusers_next_timestep_of_ddim_is_ours(total_steps):
+    """Theirs steps to t - T // steps: the next visited of "leading", of "trailing" if steps divides T, else not."""
+    total, steps = total_steps
+    for spacing in ("leading", "trailing", "linspace"):
+        timesteps = make_timesteps(total, steps, spacing=spacing)
+        agree = np.array_equal(timesteps[1:], timesteps[:-1] - total // steps)
+        assert agree == (spacing == "leading" or (spacing == "trailing" and total % steps == 0))
+
+
+def assert_same_action(first, second, schedule, rtol=1e-12):
+    """Equal on random tensors, relative to the largest term of the sum."""
+    np.testing.assert_array_equal(first.timesteps, second.timesteps)
+    for row in range(len(first)):
+        x, f, z = random_row(schedule, int(first.timesteps[row]))
+        raw = first.column("p")[row] * x + first.column("q")[row] * f
+        size = max(np.abs(x).max(), np.abs(raw).max())
+        np.testing.assert_allclose(apply(first, row, x, f, z), apply(second, row, x, f, z), rtol=0, atol=rtol * size)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "sin2"])
+@pytest.mark.parametrize("steps", [None, 50, [999], [999, 500, 1], "10,10,5"])
+def test_ddim_with_eta_1_is_ddpm(name, steps):
+    """Unclipped, or with eps from the clipped estimate (DDIM, section 4.1)."""
+    schedule = make_schedule(name)
+    make = partial(make_table, schedule=schedule, steps=steps)
+    assert_same_action(make("ddpm", clip=Clip.none()), make("ddim", eta=1.0, clip=Clip.none()), schedule)
+    assert_same_action(make("ddpm"), make("ddim", eta=1.0, use_clipped_model_output=True), schedule)
+
+
+def test_unclipped_both_eps_of_ddim_are_one():
+    schedule = SCHEDULES["linear"]
+    make = partial(make_table, "ddim", schedule, steps=50, eta=0.5, clip=Clip.none())
+    assert_same_action(make(), make(use_clipped_model_output=True), schedule)
+
+
+@schedules
+def test_posterior_form_is_algorithm_2(schedule):
+    """Unclipped, x' = (x - beta_t / sqrt(1 - abar_t) eps) / sqrt(alpha_t) + sigma_t z (DDPM, Algorithm 2)."""
+    table = make_table("ddpm", schedule, clip=Clip.none(), variance="large")
+    for row, t in enumerate(range(999, -1, -1)):
+        x, f, z = random_row(schedule, t)
+        beta, alpha, abar = schedule.betas[t], schedule.alphas[t], schedule.alphas_cumprod[t]
+        expected = (x - beta / np.sqrt(1 - abar) * f) / np.sqrt(alpha) + (t > 0) * np.sqrt(beta) * z
+        np.testing.assert_allclose(apply(table, row, x, f, z), expected, rtol=0, atol=1e-12 * (1 + 1 / np.sqrt(abar)))
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+def test_ddpm_over_a_list_of_all_timesteps_is_the_full_chain(variance):
+    schedule = SCHEDULES["linear"]
+    full = make_table("ddpm", schedule, variance=variance)
+    listed = make_table("ddpm", schedule, steps=list(range(1000))[::-1], variance=variance)
+    np.testing.assert_array_equal(full.rows, listed.rows)
+    expected = {"small": schedule.posterior_variance, "large": schedule.betas}.get(variance)
+    if expected is not None:
+        np.testing.assert_allclose(full.column("s")[:-1] ** 2, expected[:0:-1], rtol=1e-11)
+    else:
+        np.testing.assert_allclose(full.column("log_beta"), np.log(schedule.betas)[::-1], rtol=1e-11)
+        np.testing.assert_allclose(
+            full.column("log_beta_tilde"), schedule.posterior_log_variance_clipped[::-1], rtol=1e-11
+        )
+
+
+@pytest.mark.parametrize("steps", [None, 50, 1, [500], [999, 3]])
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_last_row_of_ddpm_is_the_denoised_estimate(steps, variance):
+    spacing = "trailing" if steps == 1 else None
+    table = make_table("ddpm", SCHEDULES["cosine"], steps=steps, spacing=spacing, variance=variance)
+    assert [table.column(name)[-1] for name in "abhs"] == [0, 1, 0, 0]
+    assert np.all(table.column("s")[:-1] > 0)
+    assert table.learned_variance == (VARIANCES[variance] == "learned")
+
+
+@pytest.mark.parametrize("eta", [0, 0.5, 1])
+def test_last_row_of_ddim_is_the_denoised_estimate(eta):
+    table = make_table("ddim", SCHEDULES["cosine"], steps=50, eta=eta)
+    assert [table.column(name)[-1] for name in "abhs"] == [0, 1, 0, 0]
+    assert np.all((table.column("s")[:-1] > 0) == (eta > 0))
+
+
+@schedules
+@prediction_types
+def test_exact_output_is_read_as_the_data(schedule, prediction_type):
+    rng = np.random.default_rng(0)
+    data, noise = rng.standard_normal((2, 1000))
+    signal, deviation = np.sqrt(schedule.alphas_cumprod), np.sqrt(1 - schedule.alphas_cumprod)
+    x = signal * data + deviation * noise
+    output = {"epsilon": noise, "sample": data, "v_prediction": signal * noise - deviation * data}[prediction_type]
+    p, q = read_output(prediction_type, schedule.alphas_cumprod)
+    np.testing.assert_allclose(p * x + q * output, data, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
+@pytest.mark.parametrize(
+    "options", [{"variance": "small"}, {"variance": "large"}, {"variance": "learned"}, {"eta": 1.0}]
+)
+def test_zero_terminal_snr(prediction_type, options):
+    schedule = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
+    name = "ddim" if "eta" in options else "ddpm"
+    table = make_table(name, schedule, prediction_type=prediction_type, **options)
+    assert np.isfinite(table.rows).all()
+    x, z = np.ones((2, *SHAPE))
+    f = np.full((2, 3 * (1 + table.learned_variance), 4, 4), 0.25)
+    posterior_mean = np.sqrt(schedule.alphas_cumprod[-2]) * (0.25 if prediction_type == "sample" else -0.25)
+    np.testing.assert_allclose(apply(table, 0, x, f, 0 * z), posterior_mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim"])
+def test_zero_terminal_snr_cannot_be_read_from_the_noise(name):
+    schedule = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
+    with pytest.raises(OptionError, match=r"alphas_cumprod is 0.*'v_prediction'"):
+        make_table(name, schedule)
+    assert np.isfinite(make_table(name, schedule, steps=[98, 50, 0]).rows).all()  # it need not be visited
+
+
+def test_default_clip_is_for_data_in_minus_1_to_1():
+    for name in SOLVERS:
+        assert solver_options(name)["clip"] == Clip.clamp(1.0)
+
+
+def test_a_new_solver_is_one_function(monkeypatch):
+    monkeypatch.setattr("pysdk.solvers.SOLVERS", dict(SOLVERS))
+
+    @solver
+    def mine(schedule, timesteps, *, prediction_type="epsilon", strength=1.0):
+        return SOLVERS["ddim"](schedule, timesteps, prediction_type=prediction_type, eta=strength)
+
+    table = make_table("mine", SCHEDULES["linear"], steps=10, strength=0.5)
+    np.testing.assert_array_equal(table.rows, make_table("ddim", SCHEDULES["linear"], steps=10, eta=0.5).rows)
+    with pytest.raises(OptionError, match=r"'mine' has no option 'eta'; it has \['strength'\]"):
+        make_table("mine", SCHEDULES["linear"], eta=0.5)
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "options", "message"),
+    [
+        (OptionError, "euler", {}, r"'euler', expected one of \['ddim', 'ddpm'\]"),
+        (OptionError, "ddpm", {"eta": 0.5}, "'ddpm' has no option 'eta'.*'variance'"),
+        (OptionError, "ddim", {"variance": "small"}, "'ddim' has no option 'variance'.*'eta'"),
+        (OptionError, "ddpm", {"variance": "fixed_small_log"}, "'fixed_small_log', expected one of"),
+        (OptionError, "ddpm", {"prediction_type": "score"}, "'score', expected one of"),
+        (OptionError, "ddim", {"eta": -0.1}, r"eta is -0\.1"),
+        (OptionError, "ddim", {"eta": 1.5}, r"eta is 1\.5"),
+        (OptionError, "ddim", {"eta": float("nan")}, "eta is nan"),
+        (OptionTypeError, "ddim", {"eta": "1"}, "eta is '1'"),
+        (OptionTypeError, "ddim", {"eta": True}, "eta is True"),
+        (OptionTypeError, "ddim", {"use_clipped_model_output": 1}, "use_clipped_model_output is 1"),
+        (OptionTypeError, "ddim", {"set_alpha_to_one": None}, "set_alpha_to_one is None"),
+        (OptionTypeError, "ddpm", {"clip": True}, "clip is True"),
+        (OptionTypeError, "ddim", {"clip": 1.0}, r"clip is 1\.0"),
+        (OptionError, "ddpm", {"steps": 1001}, "steps is 1001, expected 1 to 1000"),
+        (OptionError, "ddpm", {"steps": 0}, "steps is 0"),
+        (OptionError, "ddim", {"steps": 10, "spacing": "uniform"}, "'uniform', expected one of"),
+    ],
+)
+def test_refused(error, name, options, message):
+    with pytest.raises(error, match=message):
+        make_table(name, SCHEDULES["linear"], **options)

@@ -1,0 +1,46 @@
+"""Write pysdk/_native.pyi from the built extension; with --check, fail if the file differs.
+
+python tools/generate_stubs.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STUB = Path(__file__).resolve().parents[1] / "pysdk" / "_native.pyi"
+
+
+def generate() -> str:
+    """Return the stub as pybind11-stubgen and ruff write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["pybind11_stubgen", "pysdk._native", "--exit-code", "--output-dir", folder]
+        subprocess.run([sys.executable, "-m", *command], check=True)
+        made = Path(folder) / "pysdk" / "_native.pyi"
+        layout = ["ruff", "format", "--quiet", "--config", "line-length = 120"]
+        subprocess.run([sys.executable, "-m", *layout, made], check=True)
+        # pybind11-stubgen knows the value, not the type of the items.
+        return re.sub(r"^STEP_COLUMNS: tuple = .*$", "STEP_COLUMNS: tuple[str, ...]", made.read_text(), flags=re.MULTILINE)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    check = parser.parse_args().check
+    made = generate()
+    if not check:
+        STUB.write_text(made)
+        return 0
+    lines = (text.splitlines(keepends=True) for text in (STUB.read_text(), made))
+    difference = "".join(difflib.unified_diff(*lines, "pysdk/_native.pyi", "as generated"))
+    sys.stdout.write(difference)
+    return 1 if difference else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
