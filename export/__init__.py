@@ -1,1 +1,1 @@
-"""Lowering of networks to engines."""
+"""Lowering of trained networks to plans; installed as `pysdk.export`. Needs the `export` extra (torch, onnx)."""

@@ -3,12 +3,14 @@ The native half of pysdk: the reverse chain, its step table and its noise.
 """
 
 from __future__ import annotations
+
 import collections.abc
-import numpy
-import numpy.typing
 import typing
 
-__all__: list[str] = ["Chain", "STEP_COLUMNS", "exp", "isa", "normal", "philox"]
+import numpy
+import numpy.typing
+
+__all__: list[str] = ["STEP_COLUMNS", "Chain", "exp", "isa", "normal", "philox"]
 
 class Chain:
     """
@@ -190,4 +192,4 @@ def philox(
         uint32 (n, 4).
     """
 
-STEP_COLUMNS: tuple = ("t", "c_in", "p", "q", "a", "b", "h", "c1", "c2", "g", "s", "log_beta", "log_beta_tilde", "save")
+STEP_COLUMNS: tuple[str, ...]

@@ -97,6 +97,9 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     precision: Word
     batch_size: Annotated[int, Meta(ge=1, le=65_536)]
     """Images of one call of the network; a guided chain runs pairs, so half as many images."""
+    batch_invariant: bool = False
+    """Whether an image had the same bits in all smaller batches and with all numbers of threads tried when it was
+    built. If not, every call runs at `batch_size` and the last one is padded."""
     requires: Annotated[dict[Word, Line], Meta(max_length=64)] = {}
     """What the machine must have, e.g. {"compute_capability": "9.0"}."""
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None

@@ -83,7 +83,8 @@ def normal(seed: ArrayLike, images: ArrayLike, draw: int, shape: Sequence[int]) 
         _high(index)[:, None],
     )
     pairs = (*_box_muller(words[0], words[1]), *_box_muller(words[2], words[3]))
-    return np.stack(pairs, axis=-1).reshape(len(index), -1)[:, :size].reshape(len(index), *shape)
+    flat = np.stack(pairs, axis=-1).reshape(len(index), -1)[:, :size]
+    return np.ascontiguousarray(flat).reshape(len(index), *shape)
 
 
 def log(x: Float) -> Float:

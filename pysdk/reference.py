@@ -186,7 +186,8 @@ def _dynamic_threshold(r: Float, clip: Clip) -> Float:
     q = below + np.float32(position - low) * (above - below)
     threshold = np.where(q < 1, np.float32(1), q)
     threshold = np.where(threshold > np.float32(clip.max_threshold), np.float32(clip.max_threshold), threshold)
-    return np.where(np.isnan(values[:, -1]), np.float32(np.nan), threshold)
+    result: Float = np.where(np.isnan(values[:, -1]), np.float32(np.nan), threshold)
+    return result
 
 
 def _learned_noise(v: Float, z: Float, log_beta: np.float32, log_beta_tilde: np.float32) -> Float:

@@ -15,6 +15,8 @@ from pysdk.errors import OptionError, ScheduleError
 STEP_COLUMNS: tuple[str, ...] = tuple(_native.STEP_COLUMNS)
 _INDEX = {name: index for index, name in enumerate(STEP_COLUMNS)}
 _DEFAULTS = {"c_in": 1.0}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FLOAT32_TINY = float(np.finfo(np.float32).tiny)
 
 ClipKind = Literal["none", "clamp", "dynamic"]
 
@@ -31,8 +33,8 @@ class Clip:
     def __post_init__(self) -> None:
         if self.kind not in ("none", "clamp", "dynamic"):
             raise OptionError(f"clip kind is {self.kind!r}; use 'none', 'clamp' or 'dynamic'")
-        if not 0.0 < self.limit < math.inf:
-            raise OptionError(f"clip limit is {self.limit}; it must be a finite number above 0")
+        if not _FLOAT32_TINY <= self.limit <= _FLOAT32_MAX:
+            raise OptionError(f"clip limit is {self.limit}; it must be above 0 and finite as float32")
         if not 0.0 < self.ratio <= 1.0:
             raise OptionError(f"clip ratio is {self.ratio}; it is a quantile and must lie in (0, 1]")
         if not self.max_threshold >= 1.0:
@@ -149,8 +151,8 @@ class StepTable:
             self._require("s", (0.0, 1.0), " with learned variance")
         if not isinstance(self.clip, Clip):
             raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
-        if not (isinstance(self.init_scale, (int, float)) and math.isfinite(self.init_scale)):
-            raise OptionError(f"init_scale is {self.init_scale!r}; it must be a finite number")
+        if not (isinstance(self.init_scale, (int, float)) and abs(self.init_scale) <= _FLOAT32_MAX):
+            raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
 
     def float32(self) -> NDArray[np.float32]:
         """Return the rows as the chain takes them: float32 (K, len(STEP_COLUMNS)), C-contiguous."""

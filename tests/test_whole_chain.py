@@ -31,9 +31,8 @@ SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
 TOLERANCE = {torch.float64: 2e-5, torch.float32: 4e-5}
 TOLERANCE_DIFFUSERS = 5e-5  # its tables are float32: 1 - alphas_cumprod[0] is good to four digits
 
-chain_lengths = pytest.mark.parametrize("steps", [1000, 50])
+chains = pytest.mark.parametrize(("steps", "is_guided"), [(1000, True), (50, False), (50, True)])
 dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-guidance = pytest.mark.parametrize("is_guided", [False, True], ids=["plain", "guided"])
 
 
 @pytest.fixture(autouse=True)
@@ -126,10 +125,9 @@ def assert_close(native: np.ndarray, expected: Tensor, tolerance: float) -> None
 
 
 @dtypes
-@chain_lengths
-@guidance
+@chains
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
-def test_ddpm(variance, is_guided, steps, dtype):
+def test_ddpm(variance, steps, is_guided, dtype):
     schedule = SCHEDULES["linear"]
     table = make_table("ddpm", schedule, steps=steps, variance=variance)
     run = Run(table, SmallNetwork(SHAPE[0] * (1 + table.learned_variance), dtype), dtype, is_guided)
@@ -141,10 +139,9 @@ def test_ddpm(variance, is_guided, steps, dtype):
 
 
 @dtypes
-@chain_lengths
-@guidance
+@chains
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim(eta, is_guided, steps, dtype):
+def test_ddim(eta, steps, is_guided, dtype):
     schedule = SCHEDULES["linear"]
     run = Run(make_table("ddim", schedule, steps=steps, eta=eta), SmallNetwork(SHAPE[0], dtype), dtype, is_guided)
     timesteps = range(999, -1, -1) if steps == 1000 else range(980, -1, -20)
@@ -166,7 +163,7 @@ def test_unclipped_ddpm_is_algorithm_2(variance, dtype):
     assert_close(run.native(), expected, TOLERANCE[dtype])
 
 
-@guidance
+@pytest.mark.parametrize("is_guided", [False, True], ids=["plain", "guided"])
 @pytest.mark.parametrize("clip", [Clip.none(), Clip.clamp(0.9), Clip.dynamic(0.9, 1.5)], ids=lambda clip: clip.kind)
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-STUB = Path(__file__).resolve().parents[1] / "pysdk" / "_native.pyi"
+ROOT = Path(__file__).resolve().parents[1]
+STUB = ROOT / "pysdk" / "_native.pyi"
 
 
 def generate() -> str:
@@ -22,10 +23,13 @@ def generate() -> str:
         command = ["pybind11_stubgen", "pysdk._native", "--exit-code", "--output-dir", folder]
         subprocess.run([sys.executable, "-m", *command], check=True)
         made = Path(folder) / "pysdk" / "_native.pyi"
-        layout = ["ruff", "format", "--quiet", "--config", "line-length = 120"]
-        subprocess.run([sys.executable, "-m", *layout, made], check=True)
+        options = ["--quiet", "--config", ROOT / "pyproject.toml", made]
+        subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
+        subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
-        return re.sub(r"^STEP_COLUMNS: tuple = .*$", "STEP_COLUMNS: tuple[str, ...]", made.read_text(), flags=re.MULTILINE)
+        return re.sub(
+            r"^STEP_COLUMNS: tuple = .*$", "STEP_COLUMNS: tuple[str, ...]", made.read_text(), flags=re.MULTILINE
+        )
 
 
 def main() -> int:

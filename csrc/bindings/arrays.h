@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -21,16 +22,20 @@ class NdArray : public py::object {
   static bool any(PyObject*) { return true; }
 };
 
+// C-contiguous and aligned, so that data() is a plain C array.
+template <typename T>
+using PlainArray = py::array_t<T, int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_}>;
+
 inline std::string shape_text(const std::vector<py::ssize_t>& shape) {
   std::string text = "(";
   for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-// The array behind `value`, C-contiguous, of dtype T and `shape` (-1: any size). TypeError or ValueError if
-// it is not.
+// The array behind `value`, of dtype T and `shape` (-1: any size). TypeError or ValueError
+// if it is not.
 template <typename T>
-py::array_t<T> checked(const char* name, py::handle value, const std::vector<py::ssize_t>& shape) {
+PlainArray<T> checked(const char* name, py::handle value, const std::vector<py::ssize_t>& shape) {
   const std::string dtype = py::str(py::dtype::of<T>().attr("name"));
   if (!py::isinstance<py::array>(value)) {
     const std::string type = py::str(py::type::of(value).attr("__name__"));
@@ -39,7 +44,7 @@ py::array_t<T> checked(const char* name, py::handle value, const std::vector<py:
   const auto array = py::reinterpret_borrow<py::array>(value);
   if (!py::isinstance<py::array_t<T>>(value)) {
     throw py::type_error(std::string(name) + " has dtype " + std::string(py::str(array.dtype())) +
-                         "; convert it with " + name + ".astype(numpy." + dtype + ")");
+                         "; convert it with .astype(numpy." + dtype + ")");
   }
   bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
   for (std::size_t i = 0; fits && i < shape.size(); ++i) {
@@ -50,16 +55,14 @@ py::array_t<T> checked(const char* name, py::handle value, const std::vector<py:
     throw py::value_error(std::string(name) + " has shape " + shape_text(got) + "; " + shape_text(shape) +
                           " is needed" + (shape.empty() || shape[0] >= 0 ? "" : ", where -1 is any size"));
   }
-  if (!(array.flags() & py::array::c_style)) {
-    throw py::value_error(std::string(name) + " is not C-contiguous; pass numpy.ascontiguousarray(" + name +
-                          ")");
-  }
-  return py::reinterpret_borrow<py::array_t<T>>(value);
+  auto result = PlainArray<T>::ensure(array);  // copies other layouts
+  if (!result) throw std::bad_alloc();
+  return result;
 }
 
 template <typename T>
 std::vector<T> checked_values(const char* name, py::handle value, const std::vector<py::ssize_t>& shape) {
-  const py::array_t<T> array = checked<T>(name, value, shape);
+  const auto array = checked<T>(name, value, shape);
   return std::vector<T>(array.data(), array.data() + array.size());
 }
 

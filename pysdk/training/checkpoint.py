@@ -53,7 +53,9 @@ class ModelConfig:
             return cls(**{**data, "unet": UNetConfig(**data["unet"]), "class_names": tuple(names) if names else None})
         except (TypeError, KeyError, AttributeError, OptionError) as error:
             known = [field.name for field in fields(cls)]
-            raise CheckpointError(f"{CONFIG} does not describe a model ({error}); expected the fields {known}.") from error
+            raise CheckpointError(
+                f"{CONFIG} does not describe a model ({error}); expected the fields {known}."
+            ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -65,7 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_tensors(path.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}; expected a checkpoint folder with {WEIGHTS} and {CONFIG}.") from None
+        raise CheckpointError(f"There is no {path}; expected a checkpoint with {WEIGHTS} and {CONFIG}.") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
 
@@ -75,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}; expected a checkpoint folder with {WEIGHTS} and {CONFIG}.") from None
+        raise CheckpointError(f"There is no {path}; expected a checkpoint with {WEIGHTS} and {CONFIG}.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(data, dict):

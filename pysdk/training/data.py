@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.errors import DataError
+from pysdk.errors import DataError, OptionError
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
@@ -28,6 +30,8 @@ FASHION_MNIST_CLASSES = (
 )
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
+_NPZ_ERRORS = (OSError, ValueError, EOFError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a damaged archive, a bare .npy or a pickle."""
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
@@ -50,8 +54,16 @@ class Dataset:
             raise DataError(
                 f"Images are {self.images.dtype} of shape {self.images.shape}; expected uint8 (N, C, H, W), N >= 1."
             )
-        if self.labels is not None and self.labels.shape != (len(self.images),):
-            raise DataError(f"There are {len(self.images)} images but labels of shape {self.labels.shape}.")
+        if self.labels is None:
+            return
+        if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
+            raise DataError(
+                f"Labels are {self.labels.dtype} of shape {self.labels.shape}; expected int64, one for each of the "
+                f"{len(self.images)} images."
+            )
+        low, high, classes = self.labels.min(), self.labels.max(), self.num_classes or 0
+        if low < 0 or high >= classes:
+            raise DataError(f"Labels go from {low} to {high}; expected 0 to {classes - 1}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,13 +81,16 @@ def load(source: str, split: str = "train") -> Dataset:
 
     Args:
         source: "fashion-mnist" or "fashion-mnist:FOLDER", "cifar10:FOLDER" (the binary version's folder), a folder of
-            pictures (one sub-folder per class, or pictures directly), or an .npz file with `images` uint8 (N, H, W[, C])
-            and optionally `labels`.
+            pictures (one sub-folder per class, or pictures directly), or an .npz file with `images` uint8
+            (N, H, W[, C]) and optionally `labels`.
         split: "train" or "test"; folders and .npz files have only the one they are.
 
     Raises:
         DataError: it is not there (the message holds the command that gets it) or it is damaged.
+        OptionError: `split` is neither.
     """
+    if split not in ("train", "test"):
+        raise OptionError(f"split is {split!r}; expected 'train' or 'test'.")
     name, _, folder = source.partition(":")
     if name == "fashion-mnist":
         return fashion_mnist(Path(folder) if folder else FASHION_MNIST_FOLDER, split)
@@ -87,7 +102,8 @@ def load(source: str, split: str = "train") -> Dataset:
     if path.is_dir():
         return image_folder(path)
     raise DataError(
-        f"There is no data set {source!r}; expected 'fashion-mnist', 'cifar10:FOLDER', a folder of pictures or an .npz file."
+        f"There is no data set {source!r}; expected 'fashion-mnist', 'cifar10:FOLDER', a folder of pictures or an .npz "
+        "file."
     )
 
 
@@ -108,7 +124,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     """An array of bytes in the IDX format: 0, 0, type 8, dimensions, then big-endian sizes, then the data."""
     try:
         data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); fetch it again.") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise DataError(f"{path} is not an IDX file of bytes.")
@@ -116,7 +132,8 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if body.size != math.prod(shape):
         raise DataError(f"{path} promises shape {shape} but holds {body.size} bytes; fetch it again.")
-    return body.reshape(shape)
+    values: NDArray[np.uint8] = body.reshape(shape).copy()  # writable, which torch asks for
+    return values
 
 
 def cifar10(folder: Path, split: str = "train") -> Dataset:
@@ -134,7 +151,9 @@ def cifar10(folder: Path, split: str = "train") -> Dataset:
     batches = [np.fromfile(folder / name, np.uint8) for name in names]
     for name, batch in zip(names, batches, strict=True):
         if not batch.size or batch.size % _CIFAR10_RECORD:
-            raise DataError(f"{folder / name} has {batch.size} bytes, no multiple of {_CIFAR10_RECORD}; fetch it again.")
+            raise DataError(
+                f"{folder / name} has {batch.size} bytes, no multiple of {_CIFAR10_RECORD}; fetch it again."
+            )
     records = np.concatenate(batches).reshape(-1, _CIFAR10_RECORD)
     return Dataset(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64), CIFAR10_CLASSES)
 
@@ -144,9 +163,10 @@ def npz(path: Path) -> Dataset:
     if not path.exists():
         raise DataError(f"There is no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, as numpy leaves the file of a damaged archive open
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+    except _NPZ_ERRORS as error:
         raise DataError(f"{path} is not a readable .npz file: {error}") from error
     if "images" not in arrays:
         raise DataError(f"{path} holds {sorted(arrays)}; expected an array 'images'.")
@@ -155,9 +175,12 @@ def npz(path: Path) -> Dataset:
         images = images[..., None]
     if images.ndim != 4:
         raise DataError(f"images in {path} have shape {images.shape}; expected (N, H, W) or (N, H, W, C).")
-    labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+    labels = arrays.get("labels")
+    if labels is not None and labels.dtype.kind not in "iu":
+        raise DataError(f"labels in {path} are {labels.dtype}; expected whole numbers.")
     names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
-    return Dataset(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels, names)
+    channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return Dataset(channels_first, None if labels is None else labels.astype(np.int64), names)
 
 
 def image_folder(folder: Path) -> Dataset:
@@ -166,13 +189,14 @@ def image_folder(folder: Path) -> Dataset:
 
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     roots = [folder / name for name in classes] or [folder]
-    pictures, labels = [], []
+    pictures: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
     for label, root in enumerate(roots):
         for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES):
             try:
                 with Image.open(path) as picture:
                     pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-            except OSError as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise DataError(f"{path} is not a readable picture: {error}") from error
             pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
             if pictures and pixels.shape != pictures[0].shape:
@@ -184,4 +208,4 @@ def image_folder(folder: Path) -> Dataset:
             labels.append(label)
     if not pictures:
         raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(_PICTURES))}.")
-    return Dataset(np.stack(pictures), np.array(labels) if classes else None, tuple(classes) or None)
+    return Dataset(np.stack(pictures), np.array(labels, np.int64) if classes else None, tuple(classes) or None)

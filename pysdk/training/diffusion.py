@@ -35,7 +35,7 @@ class Gaussian:
         return 0.5 * (difference.exp() - 1 - difference + scaled)
 
     def discretised_nll(self, x: Tensor) -> Tensor:
-        """-log of the mass in the 8-bit bin around x in [-1, 1], in nats (DDPM eq. 13); the end bins reach to infinity."""
+        """-log of the mass in the 8-bit bin around x in [-1, 1], in nats (DDPM eq. 13); the end bins are open."""
         scale = torch.exp(-0.5 * self.log_variance)
         upper = torch.special.ndtr((x - self.mean + PIXEL / 2) * scale)
         lower = torch.special.ndtr((x - self.mean - PIXEL / 2) * scale)
@@ -53,6 +53,13 @@ class Diffusion(nn.Module):
 
     All `t` are int64 of shape (B,); images are float32 (B, C, H, W) in [-1, 1].
     """
+
+    signal: Tensor
+    noise: Tensor
+    from_x0: Tensor
+    from_xt: Tensor
+    log_beta: Tensor
+    log_beta_tilde: Tensor
 
     def __init__(self, schedule: Schedule, prediction_type: PredictionType, learn_variance: bool) -> None:
         super().__init__()
@@ -135,6 +142,8 @@ class Diffusion(nn.Module):
         if kind != "hybrid":
             raise OptionError(f"loss is {kind!r}; expected 'simple', 'vlb' or 'hybrid'.")
         if not self.learn_variance:
-            raise OptionError("The hybrid loss trains a learned variance, and this network has none: set learn_variance.")
+            raise OptionError(
+                "The hybrid loss trains a learned variance, and this network has none: set learn_variance."
+            )
         frozen = torch.cat([prediction.detach(), output.chunk(2, dim=1)[1]], dim=1)
         return simple + 0.001 * len(self.schedule) * self.vlb(frozen, x0, xt, t)

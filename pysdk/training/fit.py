@@ -1,7 +1,7 @@
 """The training loop: `fit` trains a network and can be stopped, even killed, at any moment and resumed exactly.
 
-Every random choice of step k is a function of (seed, k) alone, so a checkpoint needs no generator state and a resumed run
-ends in the same weights, bit for bit, as an uninterrupted one (same machine, same number of threads).
+Every random choice of step k is a function of (seed, k) alone, so a checkpoint needs no generator state and a resumed
+run ends in the same weights, bit for bit, as an uninterrupted one (same machine, same number of threads).
 """
 
 from __future__ import annotations
@@ -16,17 +16,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from pysdk.errors import CheckpointError, NumericalError, OptionError
-from pysdk.training.checkpoint import (
-    ModelConfig,
-    load_weights,
-    read_json,
-    read_tensors,
-    save_model,
-    save_state,
-)
+from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
 from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
 from pysdk.training.unet import UNet
@@ -97,7 +90,8 @@ class Batches:
         """Images float32 (B, C, H, W) in [-1, 1], labels int64 (B,) or None, and the generator of this step."""
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, torch.randperm(len(self.images), generator=seeded(self.config.seed, 0, epoch))
+            generator = seeded(self.config.seed, 0, epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.images), generator=generator)
         chosen = self._order[index * self.config.batch_size :][: self.config.batch_size]
         generator = seeded(self.config.seed, 1, step)
         images = self.images[chosen].float() / 127.5 - 1
@@ -117,7 +111,8 @@ class Trainer:
     def __init__(self, model: ModelConfig, config: FitConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.model_config, self.config, self.device = model, config, device
-        self.network = UNet(model.unet).to(device, memory_format=torch.channels_last)
+        self.network = UNet(model.unet).to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self.diffusion = Diffusion(
             model.make_schedule(), cast(PredictionType, model.prediction_type), model.unet.learn_variance
@@ -144,7 +139,7 @@ class Trainer:
             output = self.network(self.diffusion.q_sample(x0, t, epsilon), t.float(), labels)
         loss = self.diffusion.loss(self.config.loss, output.float(), x0, t, epsilon).mean()
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.step += 1
@@ -158,8 +153,8 @@ class Trainer:
         """Writes state and averaged model; the state before it is removed only afterwards."""
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        for (name, _), state in zip(self.network.named_parameters(), self._adam_states(), strict=True):
-            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in state.items()}
+        for (name, _), moments in zip(self.network.named_parameters(), self._adam_states(), strict=True):
+            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in moments.items()}
         folder = run / "states" / f"step-{self.step:08d}"
         state = {"step": self.step, "seconds": self.seconds, "history": self.history, "identity": self._identity()}
         save_state(folder, tensors, state)
@@ -243,7 +238,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C, after the state was saved.
     """
     if data.images.shape[1:] != model.unet.image_shape:
-        raise OptionError(f"The images are {data.images.shape[1:]} (C, H, W), the network takes {model.unet.image_shape}.")
+        raise OptionError(
+            f"The images are {data.images.shape[1:]} (C, H, W), the network takes {model.unet.image_shape}."
+        )
     if (data.num_classes or 0) < (model.unet.num_classes or 0):
         raise OptionError(f"The network has {model.unet.num_classes} classes, the data {data.num_classes or 0}.")
     trainer = Trainer(model, config, torch.device(device))
@@ -263,11 +260,12 @@ def fit(
                 mean = sum(recent) / len(recent)
                 if not np.isfinite(mean):
                     raise NumericalError(
-                        f"The loss became {mean} before step {trainer.step}; the last state of {run} is good: resume with "
-                        "a smaller learning rate or without AMP."
+                        f"The loss became {mean} before step {trainer.step}; the last state of {run} is good: resume "
+                        "with a smaller learning rate or without AMP."
                     )
                 trainer.history.append((trainer.step, mean))
-                bar.set_postfix(loss=f"{mean:.4f}", images=f"{(bar.format_dict['rate'] or 0) * config.batch_size:.0f}/s")
+                images_per_second = (bar.format_dict["rate"] or 0) * config.batch_size
+                bar.set_postfix(loss=f"{mean:.4f}", images=f"{images_per_second:.0f}/s")
                 recent.clear()
             if trainer.step % config.save_every == 0 or trainer.step == config.steps:
                 trainer.save(run)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from pysdk.errors import OptionError
 
@@ -31,7 +31,8 @@ class UNetConfig:
         null_label: whether a class-conditional network has one more label, `num_classes`, that means "no class"
             (classifier-free guidance, 2207.12598).
         learn_variance: whether the network also returns the variance interpolation v (iDDPM eq. 15): 2C channels out.
-        scale_shift_norm: whether the embedding scales and shifts the second GroupNorm (ADM) or is added before it (DDPM).
+        scale_shift_norm: whether the embedding scales and shifts the second GroupNorm (ADM) or is added before it
+            (DDPM).
         resample: how levels are joined: "conv" strided and nearest + 3x3 convolutions (DDPM), "pool" average pooling
             and nearest without weights, "resblock" residual blocks that resample (ADM).
     """
@@ -57,8 +58,8 @@ class UNetConfig:
             object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
         if len(self.blocks_per_level) != len(self.channel_mult):
             raise OptionError(
-                f"num_res_blocks is {self.num_res_blocks}; expected one number or {len(self.channel_mult)} of them, one per "
-                "entry of channel_mult."
+                f"num_res_blocks is {self.num_res_blocks}; expected one number or {len(self.channel_mult)} of them, "
+                "one per entry of channel_mult."
             )
         shrink = 2 ** (len(self.channel_mult) - 1)
         if any(size % shrink for size in self.image_shape[1:]):
@@ -95,7 +96,7 @@ def timestep_embedding(t: Tensor, channels: int, max_period: float = 10000.0) ->
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t[:, None].float() * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
-    return F.pad(embedding, (0, channels % 2))
+    return F.pad(embedding, (0, 1)) if channels % 2 else embedding
 
 
 def zeroed(module: nn.Module) -> nn.Module:
@@ -113,7 +114,8 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+        out: Tensor = self.op(x)
+        return out
 
 
 class Upsample(nn.Module):
@@ -124,7 +126,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return out
 
 
 class ResBlock(nn.Module):
@@ -154,7 +157,8 @@ class ResBlock(nn.Module):
             h = self.norm2(h) * (1 + scale) + shift
         else:
             h = self.norm2(h + e)
-        return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+        out: Tensor = self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
+        return out
 
 
 class Attention(nn.Module):
@@ -176,8 +180,9 @@ class Attention(nn.Module):
         _, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).reshape(-1, 3, self.heads, c // self.heads, h * w)
         q, k, v = qkv.transpose(3, 4).unbind(1)  # each (B, heads, H*W, head_channels)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(out.transpose(2, 3).reshape(-1, c, h, w))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+        out: Tensor = x + self.out(mixed.reshape(-1, c, h, w))
+        return out
 
 
 class Stage(nn.Module):
@@ -277,4 +282,5 @@ class UNet(nn.Module):
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
             if str(index) in self.upsample:
                 h = self.upsample[str(index)](h, embedding)
-        return self.head(h)
+        out: Tensor = self.head(h)
+        return out

@@ -1,0 +1,177 @@
+"""The command line: pysdk sample | build | info | train."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pysdk.errors import OptionError, PysdkError
+
+# commands whose modules are heavy, or need an extra, are imported when they are called
+_LAZY = {
+    "build": ("pysdk.export.build_engine", "Build an engine.plan from a checkpoint."),
+    "train": ("pysdk.training.command", "Train a U-Net on a data set."),
+}
+
+
+class _Commands(click.Group):
+    """A group that imports some of its commands on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
+            return click.Command(cmd_name, help=_LAZY[cmd_name][1])
+        command: click.Command = importlib.import_module(_LAZY[cmd_name][0]).command
+        return command
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="pysdk")
+def pysdk() -> None:
+    """Compiled inference of diffusion models."""
+
+
+def run(command: click.Command) -> None:
+    """Run a command; our own errors become one line on stderr and exit code 1."""
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except PysdkError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of the `pysdk` command."""
+    run(pysdk)
+
+
+def _numbers(name: str, text: str | None) -> Any:
+    """None, one number, or a list of them from "3" or "0,1,2"."""
+    if text is None:
+        return None
+    try:
+        values = [float(part) if "." in part else int(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError(f"{name} is {text!r}, expected a number or several with commas between") from None
+    return values[0] if len(values) == 1 else values
+
+
+def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """{"eta": 0.5} from "eta=0.5"; values are read as JSON, else as words."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise OptionError(f"option is {pair!r}, expected NAME=VALUE such as eta=0.5")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options
+
+
+@pysdk.command()
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("-n", default=64, show_default=True, help="Number of images.")
+@click.option("--seed", default=0, show_default=True, help="Gallery to draw from.")
+@click.option("--start", default=0, show_default=True, help="Index of the first image in the gallery.")
+@click.option("--steps", help="Number of steps, a list of timesteps, or a rule such as ddim50 (default: the plan's).")
+@click.option("--solver", help="ddpm, ddim, ... (default: the plan's).")
+@click.option("--labels", help="Class, or one per image: 3 or 0,1,2 (default: one class after the other).")
+@click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
+@click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Solver option, e.g. eta=0.5.")
+@click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
+@click.option("--threads", type=int, help="Processors to use (default: all).")
+@click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
+@click.option("--frames", default=50, show_default=True, help="Frames of a .gif.")
+@click.option("--columns", type=int, help="Images per row of a grid.")
+@click.option(
+    "-o",
+    "--out",
+    default="grid.png",
+    show_default=True,
+    help="A .png, .jpg or .webp grid, a .gif of the reverse process, an .npz, or a folder for PNGs.",
+)
+def sample(
+    plan: Path,
+    n: int,
+    seed: int,
+    start: int,
+    steps: str | None,
+    solver: str | None,
+    labels: str | None,
+    guidance_scale: str | None,
+    pairs: tuple[str, ...],
+    engine: str | None,
+    threads: int | None,
+    batch_size: int | None,
+    frames: int,
+    columns: int | None,
+    out: str,
+) -> None:
+    """Draw images from PLAN and write them to a file or folder."""
+    from pysdk.images import save_gif
+    from pysdk.sampler import Sampler
+
+    with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size) as sampler:
+        request: dict[str, Any] = {
+            "seed": seed,
+            "start": start,
+            "steps": steps if steps and any(c.isalpha() for c in steps) else _numbers("steps", steps),
+            "solver": solver,
+            "labels": _numbers("labels", labels),
+            "guidance_scale": _numbers("guidance_scale", guidance_scale),
+            **_solver_options(pairs),
+        }
+        layout = {} if columns is None else {"columns": columns}
+        if Path(out).suffix.lower() == ".gif":
+            previews = sampler.stream(n, **request)
+            shown = [preview.x for preview in previews]
+            # frames spread over the chain; the last is always among them
+            stride = max(1, -(-len(shown) // max(1, frames)))
+            save_gif(shown[::-1][::stride][::-1], out, **layout)
+        else:
+            sampler.sample(n, **request).save(out, **layout)
+    click.echo(f"wrote {out}")
+
+
+@pysdk.command()
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--verify", is_flag=True, help="Verify every checksum first.")
+def info(plan: Path, as_json: bool, verify: bool) -> None:
+    """Say what is in PLAN and which of its engines runs here."""
+    from pysdk import engines
+    from pysdk.plan import Plan
+
+    with Plan.open(plan) as opened:
+        if verify:
+            opened.verify()
+        try:
+            chosen, skipped = engines.choose(opened)
+            running = f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in skipped.items())
+        except PysdkError as error:
+            running = f"none ({error})"
+        if as_json:
+            click.echo(json.dumps({**opened.describe(), "runs_here": running}, indent=2))
+        else:
+            click.echo(f"{opened.summary()}\nruns here: {running}")
+
+
+if __name__ == "__main__":
+    main()

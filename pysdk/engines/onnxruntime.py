@@ -1,0 +1,77 @@
+"""ONNX Runtime on the CPU: runs any ONNX network, bound to the chain's own buffers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pysdk.engines import Buffers, require
+from pysdk.errors import EngineError
+from pysdk.manifest import EngineInfo, ModelInfo
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INPUTS = {"x": "tensor(float)", "t": "tensor(float)", "label": "tensor(int64)"}
+OUTPUT = "output"
+
+
+def unusable(info: EngineInfo) -> str | None:
+    """Why this machine cannot run such an engine, or None if it can."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "onnxruntime is not installed, get it with `pip install onnxruntime`"
+    return None
+
+
+class OnnxRuntimeEngine:
+    """A session of ONNX Runtime; see `pysdk.engines.Engine`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, description: str) -> None:
+        self.session = session
+        self.description = description
+
+    def bind(self, buffers: Buffers) -> Callable[[], object]:
+        """IO binding by address: ONNX Runtime reads from and writes to the chain's memory."""
+        binding = self.session.io_binding()
+        arrays: dict[str, Any] = {
+            "x": buffers.network_input,
+            "t": buffers.network_time,
+            "label": buffers.network_labels,
+        }
+        for name in (node.name for node in self.session.get_inputs()):
+            array = arrays[name]
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        out = buffers.network_output
+        binding.bind_output(OUTPUT, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
+        return partial(self.session.run_with_iobinding, binding)
+
+
+def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) -> OnnxRuntimeEngine:
+    """A session on `network`, an ONNX file in memory.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+        EngineError: ONNX Runtime refuses the network, or it is not the network the manifest describes.
+    """
+    require("onnxruntime", "pip install onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class
+        raise EngineError(f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {error}") from error
+    found = {node.name: node.type for node in session.get_inputs()}
+    expected = {name: kind for name, kind in INPUTS.items() if name != "label" or model.num_classes is not None}
+    if found != expected or [node.name for node in session.get_outputs()] != [OUTPUT]:
+        outputs = [node.name for node in session.get_outputs()]
+        raise EngineError(
+            f"the network has inputs {found} and outputs {outputs}, expected {expected} and ['{OUTPUT}']: "
+            "the plan's manifest does not belong to it"
+        )
+    return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads")
