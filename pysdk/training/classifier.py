@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from pysdk.atomic import atomic_file
 from pysdk.errors import DataError, OptionError

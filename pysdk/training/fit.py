@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from pysdk.errors import CheckpointError, NumericalError, OptionError
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state

@@ -174,11 +174,9 @@ def test_variance_of_a_network_without_one_is_beta() -> None:
 def test_losses_of_extreme_outputs_are_finite(t: int) -> None:
     x0, epsilon = batch()
     at = torch.full((4,), t)
-    output = torch.full((4, 4, 3, 3), 100.0)
+    output = torch.full((4, 4, 3, 3), 3.0)
     for kind in get_args(Loss):
-        assert (
-            Diffusion(SCHEDULE, "v_prediction", True).loss(kind, output.clamp(max=3), x0, at, epsilon).isfinite().all()
-        )
+        assert Diffusion(SCHEDULE, "v_prediction", True).loss(kind, output, x0, at, epsilon).isfinite().all()
 
 
 def test_schedule_is_no_weight() -> None:

@@ -1,4 +1,4 @@
-"""A training run of a second that uses everything: classes, null label, dropout, attention, learned variance, mirroring.
+"""A short training run that uses everything: classes, null label, dropout, attention, learned variance, mirroring.
 
 `python tiny_run.py FOLDER STEPS` runs it in a process of its own, which tests then kill.
 """
@@ -20,7 +20,7 @@ UNET = UNetConfig(
 )
 MODEL = ModelConfig("tiny", UNET, "cosine", {"timesteps": 50})
 CONFIG = FitConfig(
-    steps=30, batch_size=4, learning_rate=2e-3, warmup=10, loss="hybrid", flip=True, save_every=3, seed=5
+    steps=15, batch_size=4, learning_rate=2e-3, warmup=10, loss="hybrid", flip=True, save_every=3, seed=5
 )
 
 

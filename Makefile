@@ -1,0 +1,60 @@
+# Everything lives in .venv and build; `make sample` and `make test` set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*/*)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp)
+PYTHON_CODE := pysdk export tests benchmarks tools
+
+.PHONY: sample test pytest lint stubs sanitize benchmark wheel clean
+
+sample: engine.plan
+	$(BIN)/pysdk sample engine.plan -n 64 --seed 0 -o out/garments.png
+
+engine.plan: $(VENV)/export.stamp $(wildcard export/*.py) $(wildcard models/fashion-mnist/*)
+	$(BIN)/python export/build_engine.py -o $@ -v
+	mkdir -p out
+
+test: lint pytest
+
+pytest: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/python tools/generate_stubs.py --check
+
+stubs: $(VENV)/test.stamp
+	$(BIN)/python tools/generate_stubs.py
+
+# the native tests on a build that stops at the first out-of-bounds access, undefined behaviour or data race
+sanitize: $(VENV)/test.stamp
+	tools/sanitize.sh $(BIN)/python address,undefined
+	tools/sanitize.sh $(BIN)/python thread
+
+benchmark: $(VENV)/test.stamp engine.plan
+	$(BIN)/python -m benchmarks.report
+
+wheel: $(VENV)/build.stamp
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .
+
+# the build's own tools are installed first, so that what compiles the extension is pinned as well
+$(VENV)/build.stamp: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) scikit-build-core pybind11 cmake ninja
+	touch $@
+
+$(VENV)/export.stamp: $(VENV)/build.stamp $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[export]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/build.stamp $(SOURCES)
+	$(PIP) --no-build-isolation -e '.[test]'
+	touch $@ $(VENV)/export.stamp
+
+clean:
+	rm -rf $(VENV) build dist out engine.plan .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

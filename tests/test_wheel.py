@@ -1,0 +1,64 @@
+"""The wheel: what is in it, what it asks for, and that it works where nothing else is installed."""
+
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built like any user's but with the tools that are here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", folder, ROOT]
+    subprocess.run([*command, "-C", f"build-dir={folder / 'build'}"], check=True)
+    [path] = folder.glob("*.whl")
+    return path
+
+
+def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"pysdk"}
+    for expected in ("pysdk/py.typed", "pysdk/_native.pyi", "pysdk/export/build_engine.py", "pysdk/engines/onnxruntime.py"):
+        assert expected in names
+    assert any(name.startswith("pysdk/_native.") and not name.endswith(".pyi") for name in names)
+    assert wheel.stat().st_size < 2_000_000
+
+
+def test_does_not_depend_on_torch(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        requirements = Parser().parsestr(archive.read(metadata).decode()).get_all("Requires-Dist")
+    needed = sorted(requirement for requirement in requirements if "extra ==" not in requirement)
+    assert [requirement.split(">=")[0] for requirement in needed] == [
+        "click",
+        "msgspec",
+        "numpy",
+        "onnxruntime",
+        "pillow",
+        "tqdm",
+    ]
+
+
+def test_runs_unpacked(wheel: Path, tmp_path: Path) -> None:
+    """The wheel's own extension draws the noise of the reference, without this checkout on the path."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; import numpy as np, pysdk; from pysdk import _native, noise\n"
+        "assert pysdk.__file__.startswith(sys.argv[1]) and _native.__file__.startswith(sys.argv[1])\n"
+        "images = np.arange(3, dtype=np.uint64)\n"
+        "assert np.array_equal(_native.normal(7, images, 0, (1, 5, 3)), noise.normal(7, images, 0, (1, 5, 3)))\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    site_packages = str(Path(np.__file__).parent.parent)
+    # -S: without the hook of an editable install, which would answer for pysdk first
+    subprocess.run([sys.executable, "-S", "-c", code, str(tmp_path), site_packages], check=True, cwd=tmp_path)
