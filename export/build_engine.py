@@ -5,18 +5,24 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from pysdk.engines import require
 from pysdk.errors import ExportError
 from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
 from pysdk.plan import write_plan
+from pysdk.request import resolve_guidance, resolve_table
+from pysdk.schedule import Schedule
 
 SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
@@ -30,23 +36,38 @@ def step(name: str, verbose: bool) -> Iterator[None]:
     start = time.perf_counter()
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise ExportError(f"{name}: {error}") from error
     if verbose:
         click.echo(f"{name}: {time.perf_counter() - start:.1f} s", err=True)
 
 
+def check_defaults(manifest: Manifest, schedule: Schedule) -> None:
+    """OptionError unless `Sampler.sample()` can run without arguments, which is to be known before minutes of work."""
+    resolve_table(manifest, schedule, None, None, {})
+    resolve_guidance(manifest.model, manifest.defaults.guidance_scale, 1)
+
+
 def build(
-    checkpoint: Path, out: Path, *, defaults: DefaultsInfo | None = None, batch_size: int = 16, verbose: bool = False
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    solver: str | None = None,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    batch_size: int = 16,
+    verbose: bool = False,
+    importer_options: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """Build a plan from a checkpoint folder of `pysdk train`.
+    """Build a plan from anything an importer reads, e.g. a checkpoint folder of `pysdk train`.
 
     Args:
-        checkpoint: folder with model.safetensors and model.json.
+        source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
-        defaults: what `Sampler.sample()` does when it is not told; DDIM in 50 steps if not given.
+        solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, instead of what the source says.
         batch_size: images of one network call.
         verbose: print each step with its time and findings.
+        importer_options: options of the importer.
 
     Returns:
         The manifest of the plan.
@@ -59,12 +80,22 @@ def build(
         require(package, INSTALL)
     with step("load the checkpoint", verbose):
         from pysdk.export import onnx_export, onnxruntime_builder
-        from pysdk.export.network import load_network
+        from pysdk.export.importers import load_network
         from tqdm import tqdm
 
-        network = load_network(checkpoint, defaults or DefaultsInfo(solver="ddim", steps=50))
+        network = load_network(os.fspath(source), dict(importer_options or {}))
+        defaults = override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale)
     if verbose:
         click.echo(f"  {network.model.name}: {network.model.shape}, {network.model.parameters:,} parameters", err=True)
+    with step("check the defaults", verbose):
+        manifest = Manifest(
+            pysdk_version=version("pysdk"),
+            created_by="pysdk build",
+            model=network.model,
+            schedule=network.schedule,
+            defaults=defaults,
+        )
+        check_defaults(manifest, network.make_schedule())
     with step("export to ONNX", verbose):
         onnx = onnx_export.export_onnx(network)
     if verbose:
@@ -81,46 +112,62 @@ def build(
         err=True,
     )
     with step("write the plan", verbose):
-        manifest = Manifest(
-            pysdk_version=version("pysdk"),
-            created_by="pysdk build",
-            model=network.model,
-            schedule=network.schedule,
-            defaults=network.defaults,
-            engines=(engine,),
-        )
-        return write_plan(out, manifest, {NETWORK_NAME: onnx})
+        return write_plan(out, msgspec.structs.replace(manifest, engines=(engine,)), {NETWORK_NAME: onnx})
 
 
-@click.command("build")
-@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+def override(
+    defaults: DefaultsInfo, *, solver: str | None, steps: int | None, guidance_scale: float | None
+) -> DefaultsInfo:
+    """The defaults of a source with those the user gave instead; another solver drops the options of the first."""
+    if solver is not None and solver != defaults.solver:
+        defaults = replace(defaults, solver=solver, options={})
+    return replace(
+        defaults,
+        steps=defaults.steps if steps is None else steps,
+        guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+    )
+
+
+@click.command("build", context_settings={"ignore_unknown_options": True})
+@click.argument("source", required=False)
+@click.argument("importer_options", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "-o", "--out", default="engine.plan", type=click.Path(path_type=Path), show_default=True, help="Plan to write."
 )
-@click.option("--solver", default="ddim", show_default=True, help="Default solver of the plan.")
-@click.option("--steps", default=50, show_default=True, type=click.IntRange(min=1), help="Default number of steps.")
+@click.option("--solver", help="Default solver of the plan (default: what the source says, else ddim).")
+@click.option("--steps", type=click.IntRange(min=1), help="Default number of steps (default: what the source says).")
 @click.option("--guidance-scale", type=float, help="Default classifier-free guidance scale.")
 @click.option(
     "--batch-size", default=16, show_default=True, type=click.IntRange(1, 65_536), help="Images per network call."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Show what each step did.")
-def command(
-    checkpoint: Path | None,
-    out: Path,
-    solver: str,
-    steps: int,
-    guidance_scale: float | None,
-    batch_size: int,
-    verbose: bool,
-) -> None:
-    """Build an engine.plan from CHECKPOINT, a folder written by `pysdk train` (default: the shipped model)."""
-    if checkpoint is None:
-        checkpoint = Path(__file__).resolve().parent.parent / SHIPPED
-        if not checkpoint.is_dir():
-            raise click.UsageError("There is no shipped checkpoint beside this installation; name a CHECKPOINT folder.")
-    defaults = DefaultsInfo(solver=solver, steps=steps, guidance_scale=guidance_scale)
-    build(checkpoint, out, defaults=defaults, batch_size=batch_size, verbose=verbose)
+def command(source: str | None, importer_options: tuple[str, ...], out: Path, **settings: Any) -> None:
+    """Build an engine.plan from SOURCE, e.g. a folder written by `pysdk train` (default: the shipped model).
+
+    Options that are not listed here go to the importer of the source as --name value.
+    """
+    options = pairs(importer_options if source is None or not source.startswith("-") else (source, *importer_options))
+    if source is None or source.startswith("-"):
+        shipped = Path(__file__).resolve().parent.parent / SHIPPED
+        if not shipped.is_dir():
+            raise click.UsageError("There is no shipped checkpoint beside this installation; name a SOURCE.")
+        source = str(shipped)
+    build(source, out, importer_options=options, **settings)
     click.echo(f"wrote {out} ({out.stat().st_size:,} bytes)")
+
+
+def pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """{"num_channels": "128"} from ["--num_channels", "128"] or ["--num-channels=128"]; a flag alone is "true"."""
+    options: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise click.UsageError(f"{name!r} is neither an option nor the one SOURCE.")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        options[name[2:].replace("-", "_")] = value
+    return options
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
-@click.option("--frames", default=50, show_default=True, help="Frames of a .gif.")
+@click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
 @click.option("--columns", type=int, help="Images per row of a grid.")
 @click.option(
     "-o",
@@ -143,7 +143,7 @@ def sample(
             previews = sampler.stream(n, **request)
             shown = [preview.x for preview in previews]
             # frames spread over the chain; the last is always among them
-            stride = max(1, -(-len(shown) // max(1, frames)))
+            stride = max(1, -(-len(shown) // frames))
             save_gif(shown[::-1][::stride][::-1], out, **layout)
         else:
             sampler.sample(n, **request).save(out, **layout)

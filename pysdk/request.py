@@ -17,6 +17,9 @@ from pysdk.solvers import SOLVERS, make_table, solver_options
 from pysdk.table import Clip, StepTable
 
 MAX_IMAGES = 1 << 32
+TIMESTEP_OPTIONS = ("spacing", "steps_offset")
+"""Options of every solver, see `pysdk.timesteps.make_timesteps`."""
+
 Noise = NDArray[np.float32] | Callable[[int, NDArray[np.uint64]], NDArray[np.float32]]
 
 
@@ -66,9 +69,9 @@ def make_request(
     first = whole_number("start", start, 0, 2**64 - 1 - count)
     images = np.arange(count, dtype=np.uint64) + np.uint64(first)
     table = resolve_table(manifest, schedule, solver, steps, options)
-    _check_tensor("initial", initial, (count, *manifest.model.shape))
+    check_tensor("initial", initial, (count, *manifest.model.shape))
     if not callable(noise):
-        _check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
+        check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     return Request(
         table=table,
         seeds=resolve_seeds(seed, count),
@@ -82,7 +85,8 @@ def make_request(
     )
 
 
-def _check_tensor(name: str, array: NDArray[np.float32] | None, shape: tuple[int, ...]) -> None:
+def check_tensor(name: str, array: NDArray[np.float32] | None, shape: tuple[int, ...]) -> None:
+    """OptionError unless `array` is None or float32 of `shape`."""
     dtype = getattr(array, "dtype", type(array).__name__)
     found = getattr(array, "shape", ())
     if array is not None and (dtype != np.float32 or found != shape):
@@ -102,9 +106,12 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
 
 def per_image(name: str, value: object, n: int, dtype: Any) -> NDArray[Any]:
     """One value for all images, or one for each: an array of `dtype` and shape (n,)."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise OptionError(f"{name} is {value!r}, expected one number or {n} of them") from None
     wanted = "a number" if np.dtype(dtype).kind == "f" else "a whole number"
-    if array.dtype.kind not in ("fiu" if np.dtype(dtype).kind == "f" else "iu"):
+    if array.size and array.dtype.kind not in ("fiu" if np.dtype(dtype).kind == "f" else "iu"):
         raise OptionTypeError(f"{name} has dtype {array.dtype}, expected {wanted} or {n} of them")
     if array.shape not in ((), (n,)):
         raise OptionError(f"{name} has shape {array.shape}, expected {wanted} or one per image, shape ({n},)")
@@ -113,7 +120,9 @@ def per_image(name: str, value: object, n: int, dtype: Any) -> NDArray[Any]:
 
 def resolve_seeds(seed: int | Sequence[int], n: int) -> NDArray[np.uint64]:
     """Seeds of n images: one for all or one for each, in [0, 2^64)."""
-    values = [seed] * n if isinstance(seed, (int, np.integer)) else list(seed)
+    if not isinstance(seed, (Sequence, np.ndarray)) or isinstance(seed, str) or np.shape(seed) == ():
+        return np.full(n, whole_number("seed", seed, 0, 2**64 - 1), np.uint64)
+    values = list(seed)
     if len(values) != n:
         raise OptionError(f"seed has {len(values)} values, expected one number or one per image, {n}")
     return np.array([whole_number("seed", value, 0, 2**64 - 1) for value in values], np.uint64)
@@ -143,7 +152,8 @@ def resolve_guidance(model: ModelInfo, scale: object, n: int) -> NDArray[np.floa
     """Guidance scales of n images, or None if all are 1, which is the network without guidance (2207.12598)."""
     if scale is None:
         return None
-    values = per_image("guidance_scale", scale, n, np.float32).astype(np.float32)
+    with np.errstate(over="ignore"):  # the check for infinity follows
+        values = per_image("guidance_scale", scale, n, np.float32).astype(np.float32)
     if not np.isfinite(values).all():
         raise OptionError(f"guidance_scale is {scale!r}, expected finite numbers")
     if (values == 1).all():
@@ -188,7 +198,12 @@ def _make_table(
     if name == defaults.solver:
         chosen |= defaults.options
         steps = defaults.steps if steps is None else steps
-    return make_table(name, schedule, steps=steps, prediction_type=model.prediction_type, **(chosen | options))
+    chosen |= options
+    taken = [*known, *TIMESTEP_OPTIONS]
+    unknown = sorted(set(chosen) - set(taken))
+    if unknown and name in SOLVERS:
+        raise OptionError(f"solver {name!r} has no option {unknown[0]!r}; it has {sorted(taken)}")
+    return make_table(name, schedule, steps=steps, prediction_type=model.prediction_type, **chosen)
 
 
 def default_clip(defaults: DefaultsInfo) -> Clip:

@@ -19,7 +19,7 @@ from pysdk import _native, engines
 from pysdk.errors import EngineError, NumericalError, OptionError
 from pysdk.images import Images, to_uint8
 from pysdk.plan import Plan
-from pysdk.request import Noise, Request, make_request, whole_number
+from pysdk.request import Noise, Request, check_tensor, make_request, whole_number
 from pysdk.schedule import Schedule
 from pysdk.table import StepTable
 
@@ -80,7 +80,9 @@ class Sampler:
         batch_size: int | None = None,
     ) -> None:
         self.plan = plan if isinstance(plan, Plan) else Plan.open(plan)
-        self.threads = engines.default_threads() if threads is None else whole_number("threads", threads, 1, 1024)
+        if threads is None:
+            threads = engines.default_threads()
+        self.threads = whole_number("threads", threads, 1, engines.MAX_THREADS)
         self._chosen, self._skipped = engines.choose(self.plan, engine)
         self.batch_size = self._chosen.batch_size
         if batch_size is not None:
@@ -238,14 +240,17 @@ class Sampler:
             initial=initial,
             options=options,
         )
-        return self._previews(request, stride, output)
-
-    def _previews(self, request: Request, every: int, output: Output) -> Iterator[Preview]:
         chains = []
         for part, batch in self._batches(request):
             chain = self._new_chain(batch, request.guidance is not None)
             self._begin(chain, request, part, batch)
             chains.append((chain, part.stop - part.start))
+        return self._previews(request, chains, stride, output)
+
+    def _previews(
+        self, request: Request, chains: list[tuple[_native.Chain, int]], every: int, output: Output
+    ) -> Iterator[Preview]:
+        """Advance chains, each with its number of images, side by side."""
         total, step = len(request.table), 0
         while chains and step < total:
             step = min(step + every, total)
@@ -279,6 +284,7 @@ class Sampler:
         """A chain for one thread to use, from the idle ones if one fits."""
         key = (batch, guided)
         with self._lock:
+            engine = self._engine
             index = next((i for i, (found, _) in enumerate(self._idle) if found == key), None)
             chain = None if index is None else self._idle.pop(index)[1]
         if chain is None:
@@ -286,8 +292,9 @@ class Sampler:
         yield chain
         # not after an error: a chain that failed is dropped with its buffers
         with self._lock:
-            self._idle.append((key, chain))
-            del self._idle[:-_IDLE_CHAINS]
+            if self._engine is engine:  # not closed meanwhile
+                self._idle.append((key, chain))
+                del self._idle[:-_IDLE_CHAINS]
 
     def _begin(self, chain: _native.Chain, request: Request, part: slice, batch: int) -> None:
         """Hand the images `part` of the request to a chain, padded to its batch by repeating the last."""
@@ -295,10 +302,12 @@ class Sampler:
         table, clip, noise = request.table, request.table.clip, request.noise
 
         def draw(number: int) -> Float:
-            if callable(noise):
-                return np.ascontiguousarray(noise(number, request.images[index]))
-            assert noise is not None
-            return np.ascontiguousarray(noise[number, index])
+            if not callable(noise):
+                assert noise is not None
+                return np.ascontiguousarray(noise[number, index])
+            drawn = noise(number, request.images[index])
+            check_tensor(f"what noise returned for draw {number}", drawn, (batch, *self.plan.manifest.model.shape))
+            return np.ascontiguousarray(drawn)
 
         chain.begin(
             table.float32(),
@@ -329,9 +338,7 @@ class Sampler:
                 done = chain.advance(min(rows, until - before)) - before
                 report(done)
                 rows = max(1, int(done * _UPDATE_SECONDS / max(time.perf_counter() - start, 1e-9)))
-        except RuntimeError as error:
-            if isinstance(error, EngineError):
-                raise
+        except EngineError as error:
             raise EngineError(f"{self._engine.description} failed at step {chain.position + 1}: {error}") from error
 
 

@@ -24,6 +24,9 @@ from pysdk.errors import EngineError, MissingDependencyError
 from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.plan import Plan
 
+MAX_THREADS = 256
+"""More than this the native chain does not take."""
+
 
 class Buffers(Protocol):
     """The network's side of a chain: memory that stays where it is for the chain's life (`_native.Chain` has it)."""
@@ -54,6 +57,8 @@ class Engine(Protocol):
 
     def bind(self, buffers: Buffers) -> Callable[[], object]:
         """The network on these buffers: each call reads the inputs and fills the output, with no copy between.
+
+        A call that fails raises EngineError, whose message is the reason in one line.
 
         The result holds addresses only. Whoever calls it keeps the buffers alive: a chain owns both, and a reference
         back to it would be a cycle that is never freed.
@@ -111,8 +116,9 @@ def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, s
 
 
 def default_threads() -> int:
-    """The processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processors this process may use, at most MAX_THREADS."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(found, MAX_THREADS)
 
 
 def require(package: str, command: str) -> None:

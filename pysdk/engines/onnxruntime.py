@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pysdk.engines import Buffers, require
@@ -45,7 +44,15 @@ class OnnxRuntimeEngine:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         out = buffers.network_output
         binding.bind_output(OUTPUT, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        return partial(self.session.run_with_iobinding, binding)
+        run = self.session.run_with_iobinding
+
+        def call() -> None:
+            try:
+                run(binding)
+            except Exception as error:  # its exceptions share no base class
+                raise EngineError(_one_line(error)) from error
+
+        return call
 
 
 def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) -> OnnxRuntimeEngine:
@@ -65,7 +72,9 @@ def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) 
     try:
         session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise EngineError(f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {error}") from error
+        raise EngineError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {_one_line(error)}"
+        ) from error
     found = {node.name: node.type for node in session.get_inputs()}
     expected = {name: kind for name, kind in INPUTS.items() if name != "label" or model.num_classes is not None}
     if found != expected or [node.name for node in session.get_outputs()] != [OUTPUT]:
@@ -74,4 +83,20 @@ def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) 
             f"the network has inputs {found} and outputs {outputs}, expected {expected} and ['{OUTPUT}']: "
             "the plan's manifest does not belong to it"
         )
+    _, height, width = model.shape
+    for node, shape in (
+        (session.get_inputs()[0], model.shape),
+        (session.get_outputs()[0], (model.out_channels, height, width)),
+    ):
+        sizes = node.shape[1:]
+        # a size may also be a name, which stands for any number
+        if len(sizes) != 3 or any(isinstance(a, int) and a != b for a, b in zip(sizes, shape, strict=True)):
+            raise EngineError(
+                f"the network has {node.name!r} of shape {tuple(node.shape)}, expected (batch, "
+                f"{', '.join(map(str, shape))}): the plan's manifest does not belong to it"
+            )
     return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,45 @@
+"""Checkpoint folders of `pysdk train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pysdk.export.importers import no_options
+from pysdk.export.network import Network
+
+from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
+from pysdk.training.checkpoint import CONFIG, load_model
+
+
+def matches(source: str) -> bool:
+    """Whether `source` is such a folder."""
+    return (Path(source) / CONFIG).is_file()
+
+
+def load(source: str, options: dict[str, str]) -> Network:
+    """The network with its averaged weights.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights do not fit.
+        OptionError: any option; a checkpoint says everything itself.
+    """
+    no_options("a checkpoint of `pysdk train`", options)
+    checkpoint = Path(source)
+    config, module = load_model(checkpoint)
+    licence = checkpoint / "LICENSE"
+    model = ModelInfo(
+        name=config.name,
+        shape=config.unet.image_shape,
+        out_channels=config.unet.out_channels,
+        prediction_type=config.prediction_type,  # type: ignore[arg-type]  # the manifest checks it when it is written
+        variance_type="learned_range" if config.unet.learn_variance else "fixed_small",
+        num_classes=config.unet.num_classes,
+        null_label=config.unet.num_classes if config.unet.null_label else None,
+        class_names=config.class_names,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        license=licence.read_text() if licence.is_file() else "",
+    )
+    betas = tuple(config.make_schedule().betas.tolist())
+    return Network(
+        module, model, ScheduleInfo(name=config.schedule, betas=betas), DefaultsInfo(solver="ddim", steps=50)
+    )
