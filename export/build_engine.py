@@ -64,7 +64,7 @@ def build(
     Args:
         source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
-        solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, instead of what the source says.
+        solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
         batch_size: images of one network call.
         verbose: print each step with its time and findings.
         importer_options: options of the importer.

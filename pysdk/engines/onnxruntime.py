@@ -84,18 +84,19 @@ def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) 
             "the plan's manifest does not belong to it"
         )
     _, height, width = model.shape
-    for node, shape in (
-        (session.get_inputs()[0], model.shape),
-        (session.get_outputs()[0], (model.out_channels, height, width)),
-    ):
-        sizes = node.shape[1:]
-        # a size may also be a name, which stands for any number
-        if len(sizes) != 3 or any(isinstance(a, int) and a != b for a, b in zip(sizes, shape, strict=True)):
+    shapes = {"x": model.shape, OUTPUT: (model.out_channels, height, width)}
+    for node in [*session.get_inputs(), *session.get_outputs()]:
+        # a size may also be a name, which stands for any number, and a shape may be unknown
+        if node.name in shapes and node.shape and not _fits(node.shape[1:], shapes[node.name]):
             raise EngineError(
-                f"the network has {node.name!r} of shape {tuple(node.shape)}, expected (batch, "
-                f"{', '.join(map(str, shape))}): the plan's manifest does not belong to it"
+                f"the network has {node.name!r} of shape {node.shape}, expected the batch, then "
+                f"{', '.join(map(str, shapes[node.name]))}: the plan's manifest does not belong to it"
             )
     return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads")
+
+
+def _fits(found: list[int | str | None], expected: tuple[int, int, int]) -> bool:
+    return len(found) == 3 and all(a == b or not isinstance(a, int) for a, b in zip(found, expected, strict=True))
 
 
 def _one_line(error: Exception) -> str:

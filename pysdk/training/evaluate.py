@@ -135,11 +135,11 @@ def report(
         "frechet_distance": frechet_distance(Moments.of(features), Moments.of(test_features)),
         "real": real_distances(classify(classifier, train.images)[0], test_features, len(samples)),
     }
-    if test.labels is not None:
-        result["classifier_accuracy"] = float((test_classes == test.labels).mean())
+    names = test.class_names or tuple(str(label) for label in range(test.num_classes or 0))
     if asked is not None:
-        names = test.class_names or tuple(str(label) for label in range(int(asked.max()) + 1))
         result["in_class"] = class_shares(predicted, asked, names)
+    if test.labels is not None:
+        result["classifier_accuracy"] = class_shares(test_classes, test.labels, names)
     return result
 
 

@@ -157,13 +157,13 @@ def ulps(got: NDArray[np.float32], exact: NDArray[np.float64]) -> float:
     return float((np.abs(got.astype(np.float64) - exact) / np.spacing(np.abs(exact).astype(np.float32))).max())
 
 
-# Measured on these grids: log 1.6 (0.9 below 1/2), sin 1.5, cos 0.9, exp 1.0 units in the last place.
+# Measured on these grids, in units of the last place: log 0.83, sin 1.69, cos 1.23, exp 1.00. The bounds add a margin.
 def test_log_error():
     u = np.concatenate([np.linspace(2.0**-32, 1, 400_001), 2.0 ** -np.linspace(0, 32, 400_001)])[1:-1].astype(
         np.float32
     )
     u = u[u < 1]
-    assert ulps(noise.log(u), np.log(u.astype(np.float64))) < 2.0
+    assert ulps(noise.log(u), np.log(u.astype(np.float64))) < 1.0
 
 
 def test_sin_and_cos_error():

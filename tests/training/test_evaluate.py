@@ -109,7 +109,7 @@ def test_report_tells_good_from_bad() -> None:
     assert bad["frechet_distance"] > 5 * good["frechet_distance"]
     assert good["in_class"]["all"] > 0.85
     assert bad["in_class"]["all"] < 0.5
-    assert good["classifier_accuracy"] > 0.85
+    assert good["classifier_accuracy"]["all"] > 0.85
     assert list(good["in_class"]["each"]) == list(SUBSET.class_names or ())
     few = Dataset(train.images[:9])
     assert report(few.images, None, few, few, model).keys() == {"samples", "frechet_distance", "real"}

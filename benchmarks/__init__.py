@@ -1,0 +1,1 @@
+"""Latency of pysdk beside its peers; see docs/benchmarks.md."""

@@ -1,0 +1,71 @@
+"""Options, the workload and the report of every benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import environment, table
+from benchmarks.workload import CHECKPOINT, Workload, find_plan
+from pysdk.engines import default_threads
+
+RESULTS = pytest.StashKey[list[BenchmarkFixture]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("pysdk")
+    group.addoption("--plan", type=Path, help="plan to run; by default engine.plan, or one built from the checkpoint")
+    group.addoption("--checkpoint", type=Path, default=CHECKPOINT, help="checkpoint folder the plan was built from")
+    group.addoption("--threads", type=int, default=default_threads(), help="threads of every engine and peer")
+    group.addoption("--seconds", type=float, default=8.0, help="about how long one ordinary comparison measures")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = []
+
+
+@pytest.fixture(scope="session")
+def workload(request: pytest.FixtureRequest) -> Iterator[Workload]:
+    """The plan, with torch held to the same threads."""
+    option = request.config.getoption
+    checkpoint = option("--checkpoint")
+    if not (checkpoint / "model.json").is_file():
+        raise pytest.UsageError(f"there is no checkpoint in {checkpoint}; name one with --checkpoint")
+    work = Workload.open(find_plan(option("--plan"), checkpoint), checkpoint, option("--threads"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(work.threads)
+    with torch.no_grad():
+        yield work
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    """How long to measure an ordinary comparison."""
+    return float(request.config.getoption("--seconds"))
+
+
+@pytest.fixture(autouse=True)
+def _collect(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    benchmark = request.node.funcargs.get("benchmark")
+    if benchmark is not None and benchmark.stats is not None:
+        request.config.stash[RESULTS].append(benchmark.stats)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Versions and threads instead of the machine's name."""
+    environment.complete(machine_info, config.getoption("--threads"))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Ours beside the peers, which pytest-benchmark's own table does not show."""
+    results = [result.as_dict(include_data=True) for result in config.stash[RESULTS]]
+    if results:
+        terminalreporter.section("pysdk beside its peers")
+        terminalreporter.write(table.render(results))

@@ -1,0 +1,41 @@
+"""Where numbers were taken: processor, threads and versions, and nothing that names the machine."""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib.metadata import version
+from typing import Any
+
+from pysdk import _native
+from pysdk.engines import default_threads
+
+PACKAGES = ("pysdk", "torch", "onnxruntime", "diffusers", "numpy")
+
+
+def complete(machine_info: dict[str, Any], threads: int) -> None:
+    """Add to pytest-benchmark's description of the machine, in place, and reduce it to what a result needs."""
+    cpu = machine_info["cpu"]
+    machine_info.clear()
+    machine_info.update(
+        cpu=cpu.get("brand_raw", platform.machine()),
+        cores=default_threads(),
+        threads=threads,
+        kernels=_native.isa(),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        versions={name: version(name) for name in PACKAGES},
+    )
+
+
+def describe(machine_info: dict[str, Any]) -> str:
+    """The same for people, as a Markdown list."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine_info["versions"].items())
+    return (
+        f"- {machine_info['cpu']}, {machine_info['cores']} cores; {machine_info['threads']} threads for everyone; "
+        f"our kernels: {machine_info['kernels']}\n- {machine_info['system']}\n- {versions}\n"
+    )
+
+
+def slug(machine_info: dict[str, Any]) -> str:
+    """The processor's name as part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", str(machine_info["cpu"]).lower()).strip("-")

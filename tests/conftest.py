@@ -1,0 +1,75 @@
+"""Two tiny random U-Nets, lowered once for all tests.
+
+"conditional" has everything: 3 classes, a null label, attention, a learned variance, 1000 timesteps. "unconditional" is
+the other way round: colour, pooling, scale and shift, fixed variance, v-prediction, 100 timesteps. Images are 8x8.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from tiny_networks import save_random_unet
+
+from pysdk import Plan, Sampler
+from pysdk.plan import write_plan
+
+
+@pytest.fixture(scope="session")
+def conditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("conditional")
+    return save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
+
+
+@pytest.fixture(scope="session")
+def unconditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_unet(
+        tmp_path_factory.mktemp("unconditional"),
+        timesteps=100,
+        schedule="cosine",
+        prediction_type="v_prediction",
+        image_shape=(3, 8, 8),
+        attention_levels=(),
+        resample="pool",
+        scale_shift_norm=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def conditional_plan(conditional_checkpoint: Path) -> Path:
+    return lowered(conditional_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def unconditional_plan(unconditional_checkpoint: Path) -> Path:
+    return lowered(unconditional_checkpoint)
+
+
+def lowered(checkpoint: Path) -> Path:
+    from pysdk.export.build_engine import build
+
+    build(checkpoint, checkpoint / "engine.plan", batch_size=4)
+    return checkpoint / "engine.plan"
+
+
+@pytest.fixture(scope="session")
+def conditional(conditional_plan: Path) -> Iterator[Sampler]:
+    with Sampler(conditional_plan, threads=1) as sampler:
+        yield sampler
+
+
+@pytest.fixture(scope="session")
+def unconditional(unconditional_plan: Path) -> Iterator[Sampler]:
+    with Sampler(unconditional_plan, threads=1) as sampler:
+        yield sampler
+
+
+@pytest.fixture(scope="session")
+def padded_plan(conditional_plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conditional plan, its engine flagged as one whose bits depend on the batch."""
+    path = tmp_path_factory.mktemp("padded") / "engine.plan"
+    with Plan.open(conditional_plan) as plan:
+        engines = tuple(msgspec.structs.replace(engine, batch_invariant=False) for engine in plan.manifest.engines)
+        manifest = msgspec.structs.replace(plan.manifest, engines=engines)
+        write_plan(path, manifest, {name: plan.member(name) for name in plan.manifest.members})
+    return path
