@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,6 +21,7 @@ from pysdk.errors import CheckpointError, NumericalError, OptionError
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
 from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
+from pysdk.training.interrupt import deferred_interrupt
 from pysdk.training.unet import UNet
 
 
@@ -150,14 +150,22 @@ class Trainer:
         return loss.detach()
 
     def save(self, run: Path) -> None:
-        """Writes state and averaged model; the state before it is removed only afterwards."""
+        """Writes state and averaged model; the state before it is removed only afterwards.
+
+        Raises:
+            NumericalError: a weight is NaN or infinite; nothing was written.
+        """
+        broken = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise NumericalError(_diverged(f"{broken[0]} is no longer finite", self.step, run))
         tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        for (name, _), moments in zip(self.network.named_parameters(), self._adam_states(), strict=True):
-            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in moments.items()}
+        for name, parameter in self.network.named_parameters():
+            tensors |= {f"adam.{key}.{name}": tensor for key, tensor in self.optimizer.state[parameter].items()}
         folder = run / "states" / f"step-{self.step:08d}"
         state = {"step": self.step, "seconds": self.seconds, "history": self.history, "identity": self._identity()}
-        save_state(folder, tensors, state)
+        if not folder.exists():  # the same step is the same state
+            save_state(folder, tensors, state)
         for old in states(run):
             if old != folder:
                 shutil.rmtree(old)
@@ -172,7 +180,18 @@ class Trainer:
         found = states(run)
         if not found:
             return False
-        state = read_json(found[-1] / "state.json")
+        try:
+            self._restore(run, found[-1])
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{found[-1]} is damaged ({error!r}); remove this folder to start again from what is left."
+            ) from error
+        return True
+
+    def _restore(self, run: Path, folder: Path) -> None:
+        state = read_json(folder / "state.json")
         changed = [key for key, value in self._identity().items() if state["identity"].get(key) != value]
         if changed:
             raise CheckpointError(
@@ -180,10 +199,10 @@ class Trainer:
                 f"{self._identity()[changed[0]]!r}): give the same options to resume, or another --out."
             )
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "adam": {}}
-        for name, tensor in read_tensors(found[-1] / "state.safetensors").items():
+        for name, tensor in read_tensors(folder / "state.safetensors").items():
             kind, _, rest = name.partition(".")
             groups[kind][rest] = tensor
-        load_weights(self.network, groups["model"], str(found[-1]))
+        load_weights(self.network, groups["model"], str(folder))
         self.average = {name: groups["average"][name].to(self.device) for name in self.average}
         optimizer = self.optimizer.state_dict()
         optimizer["state"] = {
@@ -193,17 +212,19 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer)
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = [(int(step), float(loss)) for step, loss in state["history"]]
-        return True
-
-    def _adam_states(self) -> Iterator[dict[str, Tensor]]:
-        for parameter in self.network.parameters():
-            yield self.optimizer.state[parameter]
 
     def _identity(self) -> dict[str, Any]:
         """What must not change between two parts of a run; steps and save_every may."""
         free = {"steps", "save_every"}
         settings = {key: value for key, value in asdict(self.config).items() if key not in free}
         return {**settings, "model": repr(self.model_config)}
+
+
+def _diverged(what: str, step: int, run: Path) -> str:
+    return (
+        f"Training diverged: {what} at step {step}. The last state of {run}, if there is one, is good; start another "
+        "run with a smaller learning rate, a longer warmup or amp off."
+    )
 
 
 def states(run: Path) -> list[Path]:
@@ -241,7 +262,7 @@ def fit(
         raise OptionError(
             f"The images are {data.images.shape[1:]} (C, H, W), the network takes {model.unet.image_shape}."
         )
-    if (data.num_classes or 0) < (model.unet.num_classes or 0):
+    if model.unet.num_classes not in (None, data.num_classes):
         raise OptionError(f"The network has {model.unet.num_classes} classes, the data {data.num_classes or 0}.")
     trainer = Trainer(model, config, torch.device(device))
     trainer.restore(run)
@@ -249,30 +270,27 @@ def fit(
     bar = tqdm(total=config.steps, initial=trainer.step, unit="step", disable=not progress, dynamic_ncols=True)
     recent: list[float] = []
     mark = time.monotonic()
-    try:
+    with bar, deferred_interrupt() as interrupt:
         while trainer.step < config.steps:
             images, labels, generator = batches.at(trainer.step)
-            recent.append(float(trainer.advance(images, labels if model.unet.num_classes else None, generator)))
+            loss = float(trainer.advance(images, labels if model.unet.num_classes else None, generator))
+            if not np.isfinite(loss):
+                raise NumericalError(_diverged(f"the loss became {loss}", trainer.step, run))
+            recent.append(loss)
             now = time.monotonic()
             trainer.seconds, mark = trainer.seconds + now - mark, now
             bar.update()
             if trainer.step % 50 == 0 or trainer.step == config.steps:
                 mean = sum(recent) / len(recent)
-                if not np.isfinite(mean):
-                    raise NumericalError(
-                        f"The loss became {mean} before step {trainer.step}; the last state of {run} is good: resume "
-                        "with a smaller learning rate or without AMP."
-                    )
                 trainer.history.append((trainer.step, mean))
                 images_per_second = (bar.format_dict["rate"] or 0) * config.batch_size
                 bar.set_postfix(loss=f"{mean:.4f}", images=f"{images_per_second:.0f}/s")
                 recent.clear()
-            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
+            if interrupt.pressed or trainer.step % config.save_every == 0:
                 trainer.save(run)
-    except KeyboardInterrupt:
+            if interrupt.pressed:
+                bar.write(f"Stopped at step {trainer.step}; the same command goes on from there.")
+                raise KeyboardInterrupt
+        # also after a run that was killed between its last state and its model
         trainer.save(run)
-        bar.write(f"Stopped at step {trainer.step}; the same command goes on from there.")
-        raise
-    finally:
-        bar.close()
     return trainer

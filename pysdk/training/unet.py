@@ -39,7 +39,7 @@ class UNetConfig:
 
     image_shape: tuple[int, int, int] = (3, 32, 32)
     model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    channel_mult: tuple[float, ...] = (1, 2, 2, 2)
     num_res_blocks: int | tuple[int, ...] = 2
     attention_levels: tuple[int, ...] = (1,)
     head_channels: int = 64
@@ -219,7 +219,7 @@ class UNet(nn.Module):
         if config.num_classes is not None:
             self.label_embed = nn.Embedding(config.num_classes + config.null_label, width)
 
-        levels = [config.model_channels * mult for mult in config.channel_mult]
+        levels = [int(config.model_channels * mult) for mult in config.channel_mult]
         current, skips = levels[0], [levels[0]]
         self.stem = nn.Conv2d(channels, current, 3, padding=1)
 

@@ -16,7 +16,6 @@ from pysdk.training.data import Dataset
 from pysdk.training.fit import Batches, FitConfig, Trainer, fit, states
 
 CPU = torch.device("cpu")
-awaits_fix = pytest.mark.xfail(reason="states of interrupted, diverged or damaged runs, see fit.py", strict=False)
 
 
 def batch(trainer: Trainer) -> tuple[torch.Tensor, torch.Tensor | None, torch.Generator]:
@@ -117,7 +116,6 @@ def test_unconditional_network_ignores_labels(tmp_path: Path) -> None:
     assert load_model(tmp_path)[0] == model
 
 
-@awaits_fix
 @pytest.mark.parametrize("save_every", [1, 100])
 def test_nan_stops_and_keeps_the_last_good_state(
     tmp_path: Path, save_every: int, monkeypatch: pytest.MonkeyPatch
@@ -138,7 +136,6 @@ def test_nan_stops_and_keeps_the_last_good_state(
     assert all(tensor.isfinite().all() for tensor in load_model(tmp_path)[1].state_dict().values())
 
 
-@awaits_fix
 def test_broken_gradient_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A finite loss with a NaN gradient: the weights show it, before the next loss would."""
 
@@ -152,7 +149,6 @@ def test_broken_gradient_is_never_saved(tmp_path: Path, monkeypatch: pytest.Monk
     assert states(tmp_path) == []
 
 
-@awaits_fix
 @pytest.mark.parametrize(
     ("data", "words"),
     [

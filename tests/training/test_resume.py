@@ -23,7 +23,6 @@ from pysdk.training.checkpoint import WEIGHTS, load_model, read_tensors
 from pysdk.training.fit import Batches, states
 
 KILLS = 3
-awaits_fix = pytest.mark.xfail(reason="states of interrupted, diverged or damaged runs, see fit.py", strict=False)
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
@@ -95,7 +94,6 @@ def test_killed_runs_resume_exactly(uninterrupted: Path, tmp_path: Path) -> None
     assert_same(tmp_path, uninterrupted / "30 in one")
 
 
-@awaits_fix
 def test_ctrl_c_in_a_process_saves_and_resumes(uninterrupted: Path, tmp_path: Path) -> None:
     with start(tmp_path, 100_000) as process:
         wait_for_progress(process, tmp_path, 3)
@@ -110,7 +108,6 @@ def test_ctrl_c_in_a_process_saves_and_resumes(uninterrupted: Path, tmp_path: Pa
         assert_same(tmp_path, uninterrupted / "30 in one")
 
 
-@awaits_fix
 @pytest.mark.parametrize("moment", ["batch", "update", "average", "state", "model"])
 @pytest.mark.parametrize("step", [1, 6])
 def test_ctrl_c_at_any_moment(
@@ -145,7 +142,6 @@ def test_ctrl_c_at_any_moment(
     assert_same(tmp_path, uninterrupted / "15")
 
 
-@awaits_fix
 def test_killed_between_state_and_model(uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: object) -> None:
         raise SystemExit
@@ -190,7 +186,6 @@ def test_changed_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run(tmp_path)
 
 
-@awaits_fix
 @pytest.mark.parametrize("damage", ["truncated", "no tensors", "other tensors", "no Adam", "no JSON", "empty JSON"])
 def test_damaged_state_is_refused(tmp_path: Path, damage: str) -> None:
     run(tmp_path, steps=3)
