@@ -71,6 +71,16 @@ def _numbers(name: str, text: str | None) -> Any:
     return values[0] if len(values) == 1 else values
 
 
+def _steps(steps: str | None, timesteps: str | None) -> Any:
+    """The `steps` argument of `Sampler.sample`: a number, a respacing rule or a list of timesteps."""
+    if timesteps is not None:
+        if steps is not None:
+            raise OptionError("--steps and --timesteps both say which steps to take; give one of them")
+        listed = _numbers("--timesteps", timesteps)
+        return listed if isinstance(listed, list) else [listed]
+    return int(steps) if steps and steps.isdecimal() else steps
+
+
 def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     """{"eta": 0.5} from "eta=0.5"; values are read as JSON, else as words."""
     options: dict[str, Any] = {}
@@ -90,7 +100,8 @@ def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("-n", default=64, show_default=True, help="Number of images.")
 @click.option("--seed", default=0, show_default=True, help="Gallery to draw from.")
 @click.option("--start", default=0, show_default=True, help="Index of the first image in the gallery.")
-@click.option("--steps", help="Number of steps, a list of timesteps, or a rule such as ddim50 (default: the plan's).")
+@click.option("--steps", help="Number of steps, or a respacing rule: ddim50, or 10,10,5 (default: the plan's).")
+@click.option("--timesteps", help="The timesteps to visit instead, descending: 999,749,499,249,0.")
 @click.option("--solver", help="ddpm, ddim, ... (default: the plan's).")
 @click.option("--labels", help="Class, or one per image: 3 or 0,1,2 (default: one class after the other).")
 @click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
@@ -113,6 +124,7 @@ def sample(
     seed: int,
     start: int,
     steps: str | None,
+    timesteps: str | None,
     solver: str | None,
     labels: str | None,
     guidance_scale: str | None,
@@ -125,21 +137,23 @@ def sample(
     out: str,
 ) -> None:
     """Draw images from PLAN and write them to a file or folder."""
-    from pysdk.images import save_gif
+    from pysdk.images import check_output, save_gif
     from pysdk.sampler import Sampler
+
+    animated = check_output(out, animation=True) == ".gif"  # before anything is drawn
 
     with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size) as sampler:
         request: dict[str, Any] = {
             "seed": seed,
             "start": start,
-            "steps": steps if steps and any(c.isalpha() for c in steps) else _numbers("steps", steps),
+            "steps": _steps(steps, timesteps),
             "solver": solver,
             "labels": _numbers("labels", labels),
             "guidance_scale": _numbers("guidance_scale", guidance_scale),
             **_solver_options(pairs),
         }
         layout = {} if columns is None else {"columns": columns}
-        if Path(out).suffix.lower() == ".gif":
+        if animated:
             previews = sampler.stream(n, **request)
             shown = [preview.x for preview in previews]
             # frames spread over the chain; the last is always among them

@@ -119,7 +119,7 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
             OptionError: another suffix, or as `grid`.
             OutputError: it cannot be written.
         """
-        suffix = _suffix(path)
+        suffix = check_output(path)
         if suffix in ("", ".npz") and (columns, padding, scale) != (None, 2, None):
             raise OptionError("columns, padding and scale are options of a grid, which this path does not ask for")
         if not suffix:
@@ -131,13 +131,10 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
         elif suffix == ".npz":
             with atomic_file(path) as file:
                 np.savez(file, np.asarray(self))
-        elif suffix in _FORMATS:
+        else:
             data = _encode(self.grid(columns, padding, scale), suffix)
             with atomic_file(path) as file:
                 file.write(data)
-        else:
-            expected = f"{', '.join(_FORMATS)}, .npz, or / at the end for a folder"
-            raise OptionError(f"images cannot be saved as {suffix!r}; use {expected}")
 
     def _picture_shape(self) -> tuple[int, int, int, int]:
         if self.ndim != 4 or self.dtype != np.uint8 or 0 in self.shape[1:]:
@@ -194,6 +191,23 @@ def save_gif(
     data = _encode(pictures[0], ".gif", "GIF", options)
     with atomic_file(path) as file:
         file.write(data)
+
+
+def check_output(path: str | os.PathLike[str], *, animation: bool = False) -> str:
+    """The suffix of a path that images can be saved at, empty for a folder; for asking before they are drawn.
+
+    Raises:
+        OptionError: there is no such form of output; ".gif" is one only if `animation`.
+        OutputError: the folder it is in does not exist.
+    """
+    suffix = _suffix(path)
+    if suffix not in ("", ".npz", *_FORMATS, *([".gif"] if animation else [])):
+        expected = f"{', '.join(_FORMATS)}, .npz, or / at the end for a folder"
+        raise OptionError(f"images cannot be saved as {suffix!r}; use {expected}")
+    parent = Path(path).absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot write {os.fspath(path)!r}: there is no folder {str(parent)!r}; make it first")
+    return suffix
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

@@ -28,6 +28,7 @@ Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 Text = Annotated[str, Meta(max_length=20_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z")]
 Size = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 Bounded = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Respacing = Annotated[str, Meta(max_length=200, pattern=r"^(ddim[0-9]{1,7}|[0-9]{1,7}(,[0-9]{1,7})*)\Z")]
 Option = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Bounded | Line
 
 
@@ -80,7 +81,8 @@ class DefaultsInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What `sample()` does when it is not told: None leaves the choice to the solver."""
 
     solver: Word = "ddpm"
-    steps: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    steps: Annotated[int, Meta(ge=1, le=1_000_000)] | Respacing | None = None
+    """A number of timesteps, or a respacing rule such as "ddim50" or "10,10,5"."""
     guidance_scale: Bounded | None = None
     options: Annotated[dict[Word, Option], Meta(max_length=64)] = {}
     """Keyword arguments of the solver."""

@@ -156,9 +156,10 @@ def _sum(shape: tuple[int, ...], *terms: tuple[np.float32, Float]) -> Float:
 
 
 def _guide(conditional: Float, unconditional: Float, w: Float) -> Float:
-    """f_u + w * (f_c - f_u); f_u where w is 0."""
+    """f_u + w * (f_c - f_u); f_u where w is 0, f_c where it is 1."""
     w = w.reshape(-1, 1, 1, 1)
-    return np.where(w == 0, unconditional, unconditional + w * (conditional - unconditional))
+    guided = unconditional + w * (conditional - unconditional)
+    return np.where(w == 0, unconditional, np.where(w == 1, conditional, guided))
 
 
 def _clamp(v: Float, low: Float | np.float32, high: Float | np.float32) -> Float:

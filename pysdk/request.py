@@ -20,6 +20,9 @@ MAX_IMAGES = 1 << 32
 TIMESTEP_OPTIONS = ("spacing", "steps_offset")
 """Options of every solver, see `pysdk.timesteps.make_timesteps`."""
 
+SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep")
+"""Options that say how a number of steps is spread; a plan's own do not apply to timesteps that are listed."""
+
 Noise = NDArray[np.float32] | Callable[[int, NDArray[np.uint64]], NDArray[np.float32]]
 
 
@@ -196,7 +199,8 @@ def _make_table(
     from_plan: dict[str, Any] = {"clip": default_clip(defaults), "variance": model.variance_type}
     chosen: dict[str, Any] = {option: value for option, value in from_plan.items() if option in known}
     if name == defaults.solver:
-        chosen |= defaults.options
+        listed = steps is not None and not isinstance(steps, (int, np.integer))
+        chosen |= {k: v for k, v in defaults.options.items() if not (listed and k in SPREAD_OPTIONS)}
         steps = defaults.steps if steps is None else steps
     chosen |= options
     taken = [*known, *TIMESTEP_OPTIONS]

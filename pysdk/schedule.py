@@ -71,6 +71,18 @@ class Schedule:
         return cls(beta_start + (beta_end - beta_start) * _ramp(timesteps))
 
     @classmethod
+    def scaled_linear(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+        """sqrt(beta_t) from sqrt(`beta_start`) to sqrt(`beta_end`) in equal steps (latent diffusion, 2112.10752)."""
+        low = math.sqrt(_positive("beta_start", beta_start))
+        high = math.sqrt(_positive("beta_end", beta_end))
+        return cls((low + (high - low) * _ramp(timesteps)) ** 2)
+
+    @classmethod
+    def sigmoid(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
+        """beta_t = beta_start + (beta_end - beta_start) / (1 + exp(-u)), u from -6 to 6 (GeoDiff, 2203.02923)."""
+        return cls(beta_start + (beta_end - beta_start) / (1 + np.exp(6 - 12 * _ramp(timesteps))))
+
+    @classmethod
     def sine_squared(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
         """beta_t = beta_start + (beta_end - beta_start) sin^2(pi/2 * t/(T-1)): a ramp that is flat at both ends."""
         return cls(beta_start + (beta_end - beta_start) * np.sin(0.5 * np.pi * _ramp(timesteps)) ** 2)
@@ -89,9 +101,32 @@ class Schedule:
             raise OptionError(f"s is {s!r}, expected a finite number >= 0; the paper uses 0.008")
         if not 0 < max_beta <= 1:
             raise OptionError(f"max_beta is {max_beta!r}, expected a number in (0, 1]; the paper uses 0.999")
-        grid = np.arange(_checked_count(timesteps) + 1) / timesteps
-        signal = np.cos(0.5 * np.pi * (grid + s) / (1 + s)) ** 2
-        return cls(np.minimum(1 - signal[1:] / signal[:-1], max_beta))
+        return cls(_capped_betas(np.cos(0.5 * np.pi * (_grid(timesteps) + s) / (1 + s)) ** 2, max_beta))
+
+    @classmethod
+    def laplace(cls, timesteps: int = 1000) -> Schedule:
+        """The log of the signal-to-noise ratio is Laplace distributed over training (2407.03297).
+
+        abar_t = f(t/T)/f(0), f(u) = sqrt(sigmoid(lambda(u))), lambda(u) = -1/2 sign(1/2 - u) log(1 - |1 - 2u| + 1e-6);
+        beta_t = min(1 - abar_t/abar_{t-1}, 0.999). The root and the 1e-6 are diffusers'.
+        """
+        grid = _grid(timesteps)
+        log_snr = -0.5 * np.copysign(1.0, 0.5 - grid) * np.log(1 - np.abs(1 - 2 * grid) + 1e-6)
+        return cls(_capped_betas(np.sqrt(1 / (1 + np.exp(-log_snr))), 0.999))
+
+    def with_zero_terminal_snr(self) -> Schedule:
+        """The schedule shifted and scaled until nothing of the data is left at T-1 (2305.08891, Algorithm 1).
+
+        S'_t = (S_t - S_{T-1}) S_0 / (S_0 - S_{T-1}) with S = sqrt(abar): S'_0 = S_0 and S'_{T-1} = 0.
+
+        Raises:
+            ScheduleError: there is only one timestep.
+        """
+        if len(self) == 1:
+            raise ScheduleError("a schedule of one timestep has no other signal to keep at zero terminal SNR")
+        signal = np.sqrt(self.alphas_cumprod)
+        signal = (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
+        return Schedule(1 - signal**2 / np.append(1.0, signal[:-1] ** 2))
 
     @cached_property
     def alphas(self) -> Float64Array:
@@ -156,14 +191,17 @@ class Schedule:
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": Schedule.linear,
+    "scaled_linear": Schedule.scaled_linear,
     "cosine": Schedule.cosine,
+    "sigmoid": Schedule.sigmoid,
+    "laplace": Schedule.laplace,
     "sin2": Schedule.sine_squared,
 }
 """The schedules known by name to training and plans."""
 
 
 def make_schedule(name: str, **options: Any) -> Schedule:
-    """The schedule called `name` ("linear", "cosine" or "sin2") with the keyword arguments of its constructor.
+    """The schedule called `name`, one of `SCHEDULES`, with the keyword arguments of its constructor.
 
     Raises:
         OptionError: there is no such schedule, or it has no such option.
@@ -182,6 +220,22 @@ def make_schedule(name: str, **options: Any) -> Schedule:
 def _ramp(timesteps: int) -> Float64Array:
     """`timesteps` numbers from 0 to 1."""
     return np.linspace(0.0, 1.0, _checked_count(timesteps))
+
+
+def _grid(timesteps: int) -> Float64Array:
+    """`timesteps` + 1 numbers from 0 to 1: t/T."""
+    return np.arange(_checked_count(timesteps) + 1) / timesteps
+
+
+def _capped_betas(signal: Float64Array, max_beta: float) -> Float64Array:
+    """min(1 - signal_{t+1} / signal_t, max_beta), float64 (T,), from T + 1 values that fall."""
+    return np.minimum(1 - signal[1:] / signal[:-1], max_beta)
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise OptionError(f"{name} is {value!r}, expected a number above 0")
+    return value
 
 
 def _checked_count(timesteps: SupportsIndex) -> int:

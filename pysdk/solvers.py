@@ -41,6 +41,12 @@ VARIANCES = {
 DEFAULT_CLIP = Clip.clamp(1.0)
 """For data in [-1, 1]."""
 
+PREV_TIMESTEPS = ("next", "stride")
+"""Which timestep a row of `ddim` steps to."""
+
+_SMALLEST_VARIANCE = 1e-20
+"""diffusers' stand-in for a beta_tilde of 0."""
+
 SOLVERS: dict[str, Callable[..., StepTable]] = {}
 """Every solver by name; `solver` adds to it."""
 
@@ -128,6 +134,7 @@ def ddpm(
     *,
     prediction_type: str = "epsilon",
     variance: str = "small",
+    final_noise: bool = False,
     clip: Clip = DEFAULT_CLIP,
 ) -> StepTable:
     """Ancestral sampling: x' ~ q(x_s | x_t, x_0 = D) (DDPM, Algorithm 2 in the form of eq. 7).
@@ -139,10 +146,13 @@ def ddpm(
         variance: s^2 is beta_tilde_t ("small"), beta_t ("large"), or read from the second half of the network's
             channels ("learned", iDDPM eq. 15; the caller checks that there is one). diffusers' names "fixed_small",
             "fixed_large" and "learned_range" mean the same.
+        final_noise: whether the last row, too, adds s z, unless its timestep is 0, as diffusers' scheduler does: the
+            images then keep the noise of that timestep with "large", next to none with "small".
         clip: what is done to the estimate of x_0.
     """
     if variance not in VARIANCES:
         raise OptionError(f"variance is {variance!r}, expected one of {list(VARIANCES)}")
+    _check_flags(final_noise=final_noise)
     p, q = read_output(prediction_type, schedule.alphas_cumprod[timesteps])
     process = schedule.respace(timesteps[::-1])  # ascending; rows descend
     from_x0, from_xt = process.posterior_mean_coefficients
@@ -151,7 +161,11 @@ def ddpm(
         s = np.ones(len(process))
     else:
         s = np.sqrt(process.betas if VARIANCES[variance] == "large" else process.posterior_variance)
-    s[0] = 0.0  # the last row
+    log_beta_tilde = process.posterior_log_variance_clipped.copy()
+    if not final_noise or timesteps[-1] == 0:
+        s[0] = 0.0  # the last row
+    else:
+        log_beta_tilde[0] = np.log(_SMALLEST_VARIANCE)
     return StepTable.from_columns(
         t=timesteps,
         p=p,
@@ -160,7 +174,7 @@ def ddpm(
         b=from_x0[::-1],
         s=s[::-1],
         log_beta=np.log(process.betas)[::-1] if learned else 0.0,
-        log_beta_tilde=process.posterior_log_variance_clipped[::-1] if learned else 0.0,
+        log_beta_tilde=log_beta_tilde[::-1] if learned else 0.0,
         clip=_checked_clip(clip),
         learned_variance=learned,
     )
@@ -175,6 +189,7 @@ def ddim(
     eta: float = 0.0,
     use_clipped_model_output: bool = False,
     set_alpha_to_one: bool = True,
+    prev_timestep: str = "next",
     clip: Clip = DEFAULT_CLIP,
 ) -> StepTable:
     """x' = S_s D + sqrt(N_s^2 - rho^2) eps + rho z, eps = (x - S_t x_0)/N_t (DDIM, eq. 12).
@@ -186,17 +201,23 @@ def ddim(
         use_clipped_model_output: eps from the clipped estimate D, so that x, D and eps agree, instead of from r.
         set_alpha_to_one: abar_s of the last row is 1 and the chain ends on D; if False it is abar at timestep 0, the
             chain ends with that little noise left.
+        prev_timestep: the timestep s that a row steps to: the "next" one visited, or, as in diffusers, the one a
+            "stride" of T // K below t, which another spacing than "leading" may not visit; after the last if negative.
         clip: what is done to the estimate of x_0.
     """
     if isinstance(eta, bool) or not isinstance(eta, (int, float, np.integer, np.floating)):
         raise OptionTypeError(f"eta is {eta!r}, expected a number from 0 to 1")
     if not 0 <= eta <= 1:
         raise OptionError(f"eta is {eta!r}, expected a number from 0 (deterministic) to 1 (DDPM's small variance)")
-    for name, flag in (("use_clipped_model_output", use_clipped_model_output), ("set_alpha_to_one", set_alpha_to_one)):
-        if not isinstance(flag, (bool, np.bool_)):
-            raise OptionTypeError(f"{name} is {flag!r}, expected True or False")
+    _check_flags(use_clipped_model_output=use_clipped_model_output, set_alpha_to_one=set_alpha_to_one)
+    if prev_timestep not in PREV_TIMESTEPS:
+        raise OptionError(f"prev_timestep is {prev_timestep!r}, expected one of {list(PREV_TIMESTEPS)}")
+    following = np.append(timesteps[1:], -1)
+    if prev_timestep == "stride":
+        following = timesteps - len(schedule) // len(timesteps)
     abar_t = schedule.alphas_cumprod[timesteps]
-    abar_s = np.append(abar_t[1:], 1.0 if set_alpha_to_one else schedule.alphas_cumprod[0])
+    final = 1.0 if set_alpha_to_one else schedule.alphas_cumprod[0]
+    abar_s = np.where(following >= 0, schedule.alphas_cumprod[following], final)
     p, q = read_output(prediction_type, abar_t)
     share = (1 - abar_t / abar_s) / (1 - abar_t)  # of N_s^2, renewed by fresh noise at eta 1; rounding keeps it <= 1
     rho = eta * np.sqrt((1 - abar_s) * share)
@@ -206,6 +227,12 @@ def ddim(
     clean = np.sqrt(abar_s)
     b, h = (clean + from_x0, 0.0) if use_clipped_model_output else (clean, from_x0)
     return StepTable.from_columns(t=timesteps, p=p, q=q, a=from_xt, b=b, h=h, s=rho, clip=_checked_clip(clip))
+
+
+def _check_flags(**flags: bool) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise OptionTypeError(f"{name} is {flag!r}, expected True or False")
 
 
 def _checked_clip(clip: Clip) -> Clip:

@@ -58,8 +58,9 @@ def test_any_order(conditional: Sampler, gallery: dict, options: dict) -> None:
 
 
 def test_guidance_scales_of_the_neighbours(conditional: Sampler) -> None:
-    together = draw(conditional, 5, **(PLAIN | {"guidance_scale": [2.5, 0.0, 7.0, -1.0, 1.5]}))
-    for index, scale in enumerate([2.5, 0.0, 7.0, -1.0, 1.5]):
+    scales = [2.5, 0.0, 7.0, 1.0, -1.0]
+    together = draw(conditional, 5, **(PLAIN | {"guidance_scale": scales}))
+    for index, scale in enumerate(scales):
         alone = draw(conditional, 1, index, **(PLAIN | {"guidance_scale": scale}))
         np.testing.assert_array_equal(together[index], alone[0])
 

@@ -143,7 +143,7 @@ def plans(draw: st.DrawFn) -> tuple[Manifest, dict[str, bytes]]:
         ),
         defaults=DefaultsInfo(
             solver=draw(words),
-            steps=draw(st.none() | st.integers(1, 10**6)),
+            steps=draw(st.none() | st.integers(1, 10**6) | st.sampled_from(["ddim50", "250", "10,10,5"])),
             guidance_scale=draw(st.none() | finite),
             options=draw(st.dictionaries(words, options, max_size=4)),
             clip=ClipInfo(

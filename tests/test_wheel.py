@@ -27,7 +27,12 @@ def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"pysdk"}
-    for expected in ("pysdk/py.typed", "pysdk/_native.pyi", "pysdk/export/build_engine.py", "pysdk/engines/onnxruntime.py"):
+    for expected in (
+        "pysdk/py.typed",
+        "pysdk/_native.pyi",
+        "pysdk/export/build_engine.py",
+        "pysdk/engines/onnxruntime.py",
+    ):
         assert expected in names
     assert any(name.startswith("pysdk/_native.") and not name.endswith(".pyi") for name in names)
     assert wheel.stat().st_size < 2_000_000

@@ -14,6 +14,7 @@ TOY_SHAPE = (1, 2, 2)
 def save_random_unet(folder: Path, *, timesteps: int = 1000, schedule: str = "linear", **changes: Any) -> Path:
     """A checkpoint of an 8x8 U-Net whose weights are all random: fresh ones end in zeros and return nothing else."""
     import torch
+
     from pysdk.training.checkpoint import ModelConfig, save_model
     from pysdk.training.unet import UNet, UNetConfig
 
@@ -24,6 +25,7 @@ def save_random_unet(folder: Path, *, timesteps: int = 1000, schedule: str = "li
     network = UNet(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
+        # gains of the norms included: with gains of 1 a chain of 50 steps amplifies the last bit to another image
         torch.nn.init.normal_(parameter, std=0.15, generator=generator)
     save_model(
         folder, ModelConfig("tiny", config, schedule, {"timesteps": timesteps}, prediction_type), network.state_dict()

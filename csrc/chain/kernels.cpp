@@ -54,7 +54,7 @@ void estimate(const RowTask& task, std::size_t first, std::size_t count, float* 
   float blended[kBlock];
   if (task.f_uncond != nullptr && task.guidance == 0.0f) {
     f = task.f_uncond + first;
-  } else if (task.f_uncond != nullptr) {
+  } else if (task.f_uncond != nullptr && task.guidance != 1.0f) {  // w = 1 is the chain without guidance
     const float* uncond = task.f_uncond + first;
     for (std::size_t i = 0; i < count; ++i) blended[i] = guided(f[i], uncond[i], task.guidance);
     f = blended;

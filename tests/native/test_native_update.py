@@ -123,7 +123,9 @@ def make_case(
     out_channels = shape[0] * (2 if learned_variance or rng.random() < 0.3 else 1)
     network_batch = 2 * batch if guided else batch
     outputs = rng.normal(size=(rows, network_batch, out_channels, *shape[1:])).astype(np.float32)
-    guidance = (rng.normal(size=batch) * (rng.random(batch) < 0.8)).astype(np.float32) if guided else None
+    # 0 and 1 are special: the network without guidance, without and with its labels
+    scales = np.where(rng.random(batch) < 0.4, rng.integers(0, 2, batch), rng.normal(size=batch))
+    guidance = scales.astype(np.float32) if guided else None
     return Case(
         table=table,
         shape=shape,
@@ -268,7 +270,7 @@ def torch_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
         if case.guidance is not None:
             w = torch.from_numpy(case.guidance)[:, None, None, None]
             f_u = output[batch:, :channels]
-            f = torch.where(w == 0, f_u, f_u + w * (f - f_u))
+            f = torch.where(w == 0, f_u, torch.where(w == 1, f, f_u + w * (f - f_u)))
         r = torch_sum([(row["p"], x), (row["q"], f)], x)
         denoised = r
         if table.clip.kind == "clamp":
