@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--plan", type=Path, help="plan to run; by default engine.plan, or one built from the checkpoint")
     group.addoption("--checkpoint", type=Path, default=CHECKPOINT, help="checkpoint folder the plan was built from")
     group.addoption("--threads", type=int, default=default_threads(), help="threads of every engine and peer")
+    group.addoption("--images", type=int, default=64, help="images of the end-to-end comparison")
     group.addoption("--seconds", type=float, default=8.0, help="about how long one ordinary comparison measures")
 
 
@@ -48,6 +49,12 @@ def workload(request: pytest.FixtureRequest) -> Iterator[Workload]:
 def seconds(request: pytest.FixtureRequest) -> float:
     """How long to measure an ordinary comparison."""
     return float(request.config.getoption("--seconds"))
+
+
+@pytest.fixture
+def images(request: pytest.FixtureRequest) -> int:
+    """How many images to draw end to end."""
+    return int(request.config.getoption("--images"))
 
 
 @pytest.fixture(autouse=True)

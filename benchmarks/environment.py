@@ -13,14 +13,14 @@ from pysdk.engines import default_threads
 PACKAGES = ("pysdk", "torch", "onnxruntime", "diffusers", "numpy")
 
 
-def complete(machine_info: dict[str, Any], threads: int) -> None:
+def complete(machine_info: dict[str, Any], count: int) -> None:
     """Add to pytest-benchmark's description of the machine, in place, and reduce it to what a result needs."""
-    cpu = machine_info["cpu"]
+    cpu = machine_info["cpu"].get("brand_raw", platform.machine())
     machine_info.clear()
     machine_info.update(
-        cpu=cpu.get("brand_raw", platform.machine()),
+        cpu=cpu,
         cores=default_threads(),
-        threads=threads,
+        threads=count,
         kernels=_native.isa(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={name: version(name) for name in PACKAGES},
@@ -31,9 +31,15 @@ def describe(machine_info: dict[str, Any]) -> str:
     """The same for people, as a Markdown list."""
     versions = ", ".join(f"{name} {number}" for name, number in machine_info["versions"].items())
     return (
-        f"- {machine_info['cpu']}, {machine_info['cores']} cores; {machine_info['threads']} threads for everyone; "
+        f"- {machine_info['cpu']}; {threads(machine_info)} for everyone, {machine_info['cores']} usable; "
         f"our kernels: {machine_info['kernels']}\n- {machine_info['system']}\n- {versions}\n"
     )
+
+
+def threads(machine_info: dict[str, Any]) -> str:
+    """How many threads everyone had."""
+    count = machine_info["threads"]
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def slug(machine_info: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 from pysdk import Plan
@@ -20,22 +20,16 @@ from pysdk.manifest import Manifest
 
 
 class Unet(nn.Module):
-    """What a diffusers pipeline takes for a network.
-
-    Args:
-        manifest: of the plan, for the shapes.
-        keep_variance: return the channels of a learned variance too, as DDPMScheduler takes them; DDIMScheduler does
-            not.
-    """
+    """What a diffusers pipeline takes for a network; without the channels of a learned variance, as DDIM wants it."""
 
     dtype = torch.float32
     device = torch.device("cpu")
 
-    def __init__(self, manifest: Manifest, keep_variance: bool = False) -> None:
+    def __init__(self, manifest: Manifest) -> None:
         super().__init__()
         channels, height, width = manifest.model.shape
         self.config = SimpleNamespace(sample_size=(height, width), in_channels=channels)
-        self.channels = manifest.model.out_channels if keep_variance else channels
+        self.channels = channels
         self.num_classes = manifest.model.num_classes
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:
@@ -53,10 +47,8 @@ class Unet(nn.Module):
 class TorchUnet(Unet):
     """The torch network in eager mode; the time embedding is computed once per call, as in ours."""
 
-    def __init__(
-        self, manifest: Manifest, checkpoint: Path, *, channels_last: bool = False, keep_variance: bool = False
-    ) -> None:
-        super().__init__(manifest, keep_variance)
+    def __init__(self, manifest: Manifest, checkpoint: Path, *, channels_last: bool = False) -> None:
+        super().__init__(manifest)
         from pysdk.training.checkpoint import load_model
 
         self.format = torch.channels_last if channels_last else torch.contiguous_format
@@ -71,8 +63,8 @@ class TorchUnet(Unet):
 class OnnxUnet(Unet):
     """The plan's ONNX file through `InferenceSession.run`, with numpy arrays in and out."""
 
-    def __init__(self, plan: Plan, *, threads: int, keep_variance: bool = False) -> None:
-        super().__init__(plan.manifest, keep_variance)
+    def __init__(self, plan: Plan, *, threads: int) -> None:
+        super().__init__(plan.manifest)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -105,11 +97,6 @@ def ddpm_scheduler(manifest: Manifest) -> DDPMScheduler:
 def ddim_pipeline(unet: Unet, manifest: Manifest) -> DDIMPipeline:
     """The stock pipeline, silent."""
     return _silent(DDIMPipeline(unet=unet, scheduler=ddim_scheduler(manifest)))
-
-
-def ddpm_pipeline(unet: Unet, manifest: Manifest) -> DDPMPipeline:
-    """The stock pipeline, silent."""
-    return _silent(DDPMPipeline(unet=unet, scheduler=ddpm_scheduler(manifest)))
 
 
 def _silent(pipeline: Any) -> Any:

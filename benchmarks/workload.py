@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +20,21 @@ from pysdk.solvers import make_table
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "fashion-mnist"
 PLAN = ROOT / "engine.plan"
-BUILT_PLAN = ROOT / "build" / "benchmarks" / "engine.plan"
+BUILT_PLANS = ROOT / "build" / "benchmarks"
 
 
 def find_plan(plan: Path | None, checkpoint: Path) -> Path:
     """The plan asked for, else engine.plan, else one built from the checkpoint and kept in the build folder."""
     if plan is not None or PLAN.is_file():
         return plan or PLAN
-    weights = checkpoint / "model.safetensors"
-    if not BUILT_PLAN.is_file() or BUILT_PLAN.stat().st_mtime < weights.stat().st_mtime:
+    weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    built = BUILT_PLANS / f"{weights[:16]}.plan"
+    if not built.is_file():
         from pysdk.export.build_engine import build
 
-        BUILT_PLAN.parent.mkdir(parents=True, exist_ok=True)
-        build(checkpoint, BUILT_PLAN)
-    return BUILT_PLAN
+        built.parent.mkdir(parents=True, exist_ok=True)
+        build(checkpoint, built)
+    return built
 
 
 @dataclass(frozen=True)

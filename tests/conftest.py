@@ -48,7 +48,7 @@ def unconditional_plan(unconditional_checkpoint: Path) -> Path:
 def lowered(checkpoint: Path) -> Path:
     from pysdk.export.build_engine import build
 
-    build(checkpoint, checkpoint / "engine.plan", batch_size=4)
+    build(checkpoint, checkpoint / "engine.plan", solver="ddim", steps=50, batch_size=4)
     return checkpoint / "engine.plan"
 
 

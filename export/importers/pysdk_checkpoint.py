@@ -10,6 +10,9 @@ from pysdk.export.network import Network
 from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
 from pysdk.training.checkpoint import CONFIG, load_model
 
+# fresh noise in every step corrects the errors of small networks, which DDIM's eta 0 carries to the end
+DEFAULTS = DefaultsInfo(solver="ddpm", steps=50, options={"variance": "small"})
+
 
 def matches(source: str) -> bool:
     """Whether `source` is such a folder."""
@@ -40,6 +43,4 @@ def load(source: str, options: dict[str, str]) -> Network:
         license=licence.read_text() if licence.is_file() else "",
     )
     betas = tuple(config.make_schedule().betas.tolist())
-    return Network(
-        module, model, ScheduleInfo(name=config.schedule, betas=betas), DefaultsInfo(solver="ddim", steps=50)
-    )
+    return Network(module, model, ScheduleInfo(name=config.schedule, betas=betas), DEFAULTS)
