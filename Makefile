@@ -10,11 +10,11 @@ PYTHON_CODE := pysdk export tests benchmarks tools
 .PHONY: sample test pytest lint stubs sanitize benchmark wheel clean
 
 sample: engine.plan
+	mkdir -p out
 	$(BIN)/pysdk sample engine.plan -n 64 --seed 0 -o out/garments.png
 
-engine.plan: $(VENV)/export.stamp $(wildcard export/*.py) $(wildcard models/fashion-mnist/*)
+engine.plan: $(VENV)/export.stamp $(wildcard export/*.py export/*/*.py) $(wildcard models/fashion-mnist/*)
 	$(BIN)/python export/build_engine.py -o $@ -v
-	mkdir -p out
 
 test: lint pytest
 

@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from msgspec.structs import replace
 
 from pysdk.engines import require
-from pysdk.errors import ExportError
+from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
 from pysdk.plan import write_plan
 from pysdk.request import resolve_guidance, resolve_table
 from pysdk.schedule import Schedule
+
+if TYPE_CHECKING:
+    from pysdk.export.network import Network
 
 SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
@@ -36,6 +39,8 @@ def step(name: str, verbose: bool) -> Iterator[None]:
     start = time.perf_counter()
     try:
         yield
+    except MissingDependencyError:
+        raise  # its message is the command to run
     except Exception as error:
         raise ExportError(f"{name}: {error}") from error
     if verbose:
@@ -76,43 +81,88 @@ def build(
         MissingDependencyError: torch, onnx, onnxscript or safetensors is not installed.
         ExportError: a step failed; the message starts with its name.
     """
-    for package in ("torch", "safetensors", "onnx", "onnxscript"):
-        require(package, INSTALL)
-    with step("load the checkpoint", verbose):
-        from pysdk.export import onnx_export, onnxruntime_builder
-        from pysdk.export.importers import load_network
-        from tqdm import tqdm
+    network, manifest = prepare(
+        source,
+        solver=solver,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        verbose=verbose,
+        importer_options=importer_options,
+    )
+    from pysdk.export import onnx_export, onnxruntime_builder
+    from tqdm import tqdm
 
-        network = load_network(os.fspath(source), dict(importer_options or {}))
-        defaults = override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale)
     if verbose:
         click.echo(f"  {network.model.name}: {network.model.shape}, {network.model.parameters:,} parameters", err=True)
-    with step("check the defaults", verbose):
-        manifest = Manifest(
-            pysdk_version=version("pysdk"),
-            created_by="pysdk build",
-            model=network.model,
-            schedule=network.schedule,
-            defaults=defaults,
-        )
-        check_defaults(manifest, network.make_schedule())
     with step("export to ONNX", verbose):
         onnx = onnx_export.export_onnx(network)
     if verbose:
-        click.echo(f"  opset {onnx_export.OPSET}, {len(onnx):,} bytes", err=True)
+        click.echo(f"  {len(onnx):,} bytes", err=True)
     timesteps = range(len(network.schedule.betas))
     with (
         step("check and time the ONNX Runtime engine", verbose),
         tqdm(timesteps, desc="check", unit="t", leave=False, disable=None) as bar,
     ):
         engine = onnxruntime_builder.build(network, onnx, batch_size, bar)
-    click.echo(
-        f"max |ONNX - torch| over {len(timesteps)} timesteps: {engine.max_abs_error:.2e} "
-        f"(limit {onnx_export.MAX_RELATIVE_ERROR:g} of the largest output)",
-        err=True,
-    )
+    if engine.max_abs_error is not None:
+        click.echo(
+            f"max |ONNX - torch| over {len(timesteps)} timesteps: {engine.max_abs_error:.2e} "
+            f"(limit {onnx_export.MAX_RELATIVE_ERROR:g} of the largest output)",
+            err=True,
+        )
     with step("write the plan", verbose):
         return write_plan(out, msgspec.structs.replace(manifest, engines=(engine,)), {NETWORK_NAME: onnx})
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    *,
+    solver: str | None,
+    steps: int | None,
+    guidance_scale: float | None,
+    verbose: bool,
+    importer_options: Mapping[str, str] | None,
+) -> tuple[Network, Manifest]:
+    """The network of a source and the manifest of its plan, without engines; `build` documents arguments and errors."""
+    for package in ("torch", "safetensors", "onnx", "onnxscript"):
+        require(package, INSTALL)
+    with step("load the checkpoint", verbose):
+        from pysdk.export.importers import load_network
+
+        network = load_network(os.fspath(source), dict(importer_options or {}))
+        manifest = Manifest(
+            pysdk_version=version("pysdk"),
+            created_by="pysdk build",
+            model=network.model,
+            schedule=network.schedule,
+            defaults=override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale),
+        )
+    with step("check the defaults", verbose):
+        check_defaults(manifest, network.make_schedule())
+    return network, manifest
+
+
+def summary(manifest: Manifest, batch_size: int) -> str:
+    """What `build` would write, one line each."""
+    model, defaults = manifest.model, manifest.defaults
+    channels, height, width = model.shape
+    clip = {"none": "not clipped", "clamp": f"clipped to [-{defaults.clip.limit:g}, {defaults.clip.limit:g}]"}
+    options = [f"{name}={value}" for name, value in defaults.options.items()]
+    count = "unknown" if model.parameters is None else f"{model.parameters:,}"
+    size = "unknown" if model.parameters is None else f"about {4e-6 * model.parameters:.3g} MB"
+    lines = {
+        "network": f"{model.name}: {channels}x{height}x{width}, {model.out_channels} channels out, {count} parameters",
+        "reads": f"{model.prediction_type}, variance {model.variance_type}",
+        "classes": "none"
+        if model.num_classes is None
+        else f"{model.num_classes}, null label {'none' if model.null_label is None else model.null_label}",
+        "schedule": f"{manifest.schedule.name}, {len(manifest.schedule.betas)} timesteps",
+        "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
+        "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
+        "engine": f"onnxruntime, float32, batches of {batch_size}",
+        "size": size,
+    }
+    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
 
 
 def override(
@@ -140,8 +190,11 @@ def override(
 @click.option(
     "--batch-size", default=16, show_default=True, type=click.IntRange(1, 65_536), help="Images per network call."
 )
+@click.option("--dry-run", is_flag=True, help="Show what would be built, and stop.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what each step did.")
-def command(source: str | None, importer_options: tuple[str, ...], out: Path, **settings: Any) -> None:
+def command(
+    source: str | None, importer_options: tuple[str, ...], out: Path, dry_run: bool, batch_size: int, **settings: Any
+) -> None:
     """Build an engine.plan from SOURCE, e.g. a folder written by `pysdk train` (default: the shipped model).
 
     Options that are not listed here go to the importer of the source as --name value.
@@ -152,7 +205,11 @@ def command(source: str | None, importer_options: tuple[str, ...], out: Path, **
         if not shipped.is_dir():
             raise click.UsageError("There is no shipped checkpoint beside this installation; name a SOURCE.")
         source = str(shipped)
-    build(source, out, importer_options=options, **settings)
+    if dry_run:
+        _, manifest = prepare(source, importer_options=options, **settings)
+        click.echo(summary(manifest, batch_size))
+        return
+    build(source, out, batch_size=batch_size, importer_options=options, **settings)
     click.echo(f"wrote {out} ({out.stat().st_size:,} bytes)")
 
 

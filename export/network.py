@@ -1,4 +1,4 @@
-"""What an importer hands to the lowering: a torch module and everything the plan has to say about it."""
+"""What an importer hands to the lowering: a torch module or an ONNX file, and all the plan has to say about it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ class Network:
 
     Attributes:
         module: forward(x, t[, label]) of float32 (B, C, H, W), float32 (1,) or (B,), int64 (B,) to float32
-            (B, out_channels, H, W).
+            (B, out_channels, H, W); None if the source is an ONNX file already.
         model: shapes, classes and how to read the output.
         schedule: the forward process it was trained on.
         defaults: what `Sampler.sample()` does when it is not told.
+        onnx: the network as `export_onnx` would write it, in place of `module`.
     """
 
-    module: nn.Module
+    module: nn.Module | None
     model: ModelInfo
     schedule: ScheduleInfo
     defaults: DefaultsInfo
+    onnx: bytes | None = None
 
     def make_schedule(self) -> Schedule:
         """The schedule as an object."""

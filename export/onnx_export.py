@@ -41,6 +41,10 @@ def export_onnx(network: Network) -> bytes:
     Raises:
         ExportError: the file would be 2 GiB or more, which ONNX cannot hold in one piece.
     """
+    if network.module is None:
+        if network.onnx is None:
+            raise ExportError("the importer returned neither a torch module nor an ONNX file")
+        return network.onnx
     inputs = example_inputs(network, 2)
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = {"x": {0: batch}, "t": None, "label": {0: batch}}
@@ -98,12 +102,14 @@ class Comparison:
 
 def torch_outputs(network: Network) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]]:
     """x (1, C, H, W), t (1,), label (1,) or None and torch's output (1, out, H, W), for each timestep 0..T-1."""
+    if network.module is None:
+        raise ExportError("the network is an ONNX file: there is no torch module to compare with")
     steps = len(network.schedule.betas)
     generator = torch.Generator().manual_seed(1)
     labels = (
         None
         if network.model.num_classes is None
-        else network.model.num_classes + (network.model.null_label is not None)
+        else network.model.num_classes + (network.model.null_label == network.model.num_classes)
     )
     for first in range(0, steps, _CHUNK):
         t = torch.arange(first, min(first + _CHUNK, steps), dtype=torch.float32)

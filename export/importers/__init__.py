@@ -43,8 +43,8 @@ def load_network(source: str, options: dict[str, str]) -> Network:
         if importer.matches(source):
             return importer.load(source, options)
     raise CheckpointError(
-        f"{source!r} is nothing that can be built: expected a folder written by `pysdk train`, with model.json in it "
-        f"(importers: {', '.join(names)})"
+        f"{source!r} is nothing that can be built: expected a folder written by `pysdk train`, with model.json in it, "
+        f"or what another importer reads ({', '.join(names)}; see docs/import-*.md)"
     )
 
 

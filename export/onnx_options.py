@@ -1,0 +1,155 @@
+"""What an ONNX file does not say about itself, as options of its importer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pysdk.export.onnx_surgery import TimeShape
+
+from pysdk.errors import OptionError
+from pysdk.schedule import SCHEDULES, Schedule, make_schedule
+from pysdk.solvers import PREDICTION_TYPES
+
+_CHOICES = {
+    "layout": ("nchw", "nhwc"),
+    "t_shape": ("scalar", "one", "batch"),
+    "prediction_type": PREDICTION_TYPES,
+    "variance_type": ("fixed_small", "fixed_large", "learned_range"),
+    "clip_sample": ("true", "false"),
+}
+_NAMES = ("x_name", "t_name", "label_name", "output_name")
+_OWN = (*_NAMES, *_CHOICES, "shape", "num_classes", "null_label", "schedule", "betas", "name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxOptions:
+    """Options of one ONNX file; None where the graph is to say it.
+
+    Attributes:
+        x_name, t_name, label_name, output_name: names in the graph.
+        layout: "nchw" or "nhwc", of image and output.
+        t_shape: "scalar", "one" for (1,) or "batch" for (batch,).
+        shape: (C, H, W).
+        prediction_type, variance_type, num_classes, null_label, name: see `pysdk.manifest.ModelInfo`.
+        schedule, schedule_name: the forward process.
+        clip_sample: whether the denoised estimate is clamped to [-1, 1].
+    """
+
+    x_name: str | None
+    t_name: str | None
+    label_name: str | None
+    output_name: str | None
+    layout: str | None
+    t_shape: TimeShape | None
+    shape: tuple[int, int, int] | None
+    prediction_type: str
+    variance_type: str
+    num_classes: int | None
+    null_label: int | None
+    schedule: Schedule
+    schedule_name: str
+    clip_sample: bool
+    name: str
+
+
+def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
+    """The options of a command line; `name` is what the network is called unless they say.
+
+    Raises:
+        OptionError: unknown, missing or of a value that cannot be.
+    """
+    _refuse(options)
+    for option, allowed in _CHOICES.items():
+        if option in options and options[option] not in allowed:
+            raise OptionError(f"--{option} is {options[option]!r}, expected one of {', '.join(allowed)}")
+    if "prediction_type" not in options:
+        raise OptionError(f"--prediction_type is missing; say what the network predicts: {', '.join(PREDICTION_TYPES)}")
+    if "null_label" in options and "num_classes" not in options:
+        raise OptionError("--null_label is given without --num_classes")
+    if "label_name" in options and "num_classes" not in options:
+        raise OptionError("--label_name is given without --num_classes")
+    shape = _integers("shape", options["shape"]) if "shape" in options else None
+    if shape is not None and len(shape) != 3:
+        raise OptionError(f"--shape is {options['shape']!r}, expected C,H,W such as 3,32,32")
+    num_classes, null_label = (
+        _integers(option, options[option])[0] if option in options else None for option in ("num_classes", "null_label")
+    )
+    if num_classes is not None and num_classes < 1:
+        raise OptionError(f"--num_classes is {num_classes}, expected at least 1")
+    if null_label is not None and not 0 <= null_label <= (num_classes or 0):
+        raise OptionError(f"--null_label is {null_label}, expected 0 to {num_classes}, the number of classes")
+    schedule_name, schedule = _schedule(options)
+    return OnnxOptions(
+        **{option: options.get(option) for option in (*_NAMES, "layout", "t_shape")},  # type: ignore[arg-type]
+        shape=shape,
+        prediction_type=options["prediction_type"],
+        variance_type=options.get("variance_type", "fixed_small"),
+        num_classes=num_classes,
+        null_label=null_label,
+        schedule=schedule,
+        schedule_name=schedule_name,
+        clip_sample=options.get("clip_sample", "true") == "true",
+        name=options.get("name", name),
+    )
+
+
+def _refuse(options: Mapping[str, str]) -> None:
+    """OptionError for what is not an option or not possible yet."""
+    if options.get("preconditioning", "none") != "none":
+        raise OptionError(
+            f"--preconditioning {options['preconditioning']} cannot be built yet: plans have schedules of timesteps, "
+            "and an EDM network takes sigma and is scaled by it"
+        )
+    if options.get("value_range", "-1,1").replace(" ", "") not in ("-1,1", "-1.0,1.0"):
+        raise OptionError(
+            f"--value_range is {options['value_range']}; only -1,1 can be sampled: images are written from that range"
+        )
+    known = {*_OWN, "preconditioning", "value_range", *_schedule_options(options)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise OptionError(f"an ONNX file takes no option --{unknown[0]}; it takes {', '.join(sorted(known))}")
+
+
+def _schedule_options(options: Mapping[str, str]) -> list[str]:
+    name = options.get("schedule")
+    return list(inspect.signature(SCHEDULES[name]).parameters) if name in SCHEDULES else []
+
+
+def _schedule(options: Mapping[str, str]) -> tuple[str, Schedule]:
+    """(name, schedule) from --schedule and its own options, or from --betas."""
+    if ("schedule" in options) == ("betas" in options):
+        raise OptionError(
+            f"say how the network was trained: either --schedule ({', '.join(sorted(SCHEDULES))}) or --betas FILE.npy"
+        )
+    if "betas" in options:
+        path = Path(options["betas"])
+        try:
+            with path.open("rb") as file:
+                betas = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise OptionError(f"--betas: {str(path)!r} cannot be read as a .npy file: {error}") from None
+        if not isinstance(betas, np.ndarray):
+            raise OptionError(f"--betas: {str(path)!r} holds several arrays, expected one, as numpy.save writes it")
+        return "betas", Schedule.from_betas(betas)
+    values: dict[str, Any] = {}
+    for option in _schedule_options(options):
+        if option not in options:
+            continue
+        kind = int if option == "timesteps" else float
+        try:
+            values[option] = kind(options[option])
+        except ValueError:
+            raise OptionError(f"--{option} is {options[option]!r}, expected a number") from None
+    return options["schedule"], make_schedule(options["schedule"], **values)
+
+
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--{name} is {text!r}, expected a whole number, or several with commas") from None

@@ -1,0 +1,71 @@
+"""A few runs of an adapted ONNX network before it is packed: what it returns, and whether images stay apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from pysdk.export.onnx_options import OnnxOptions
+
+from pysdk.engines import default_threads, require
+from pysdk.errors import CheckpointError
+
+_BATCH = 3
+_MAX_CROSSTALK = 1e-3
+"""Largest change of an image by its neighbours, relative to the largest output; rounding is far below."""
+
+
+def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptions, source: str) -> int:
+    """Channels the network returns for images of `shape`, from batches of 1 and 3 at two timesteps.
+
+    Raises:
+        CheckpointError: ONNX Runtime cannot run it, the output is not (batch, C or 2C, H, W), is not finite, or an
+            image depends on its neighbours in the batch.
+    """
+    require("onnxruntime", "pip install onnxruntime")
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = default_threads()
+    settings.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            adapted.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions share no base class
+        raise CheckpointError(f"ONNX Runtime cannot load {source}: {_one_line(error)}") from None
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((_BATCH, *shape)).astype(np.float32)
+    labels = np.array([(told.num_classes or 1) - 1, 0, told.null_label or 0])  # a table that is too short shows
+    taken = {node.name for node in session.get_inputs()}
+
+    def run(count: int, t: int) -> NDArray[np.float32]:
+        feed = {"x": x[:count], "t": np.array([t], np.float32), "label": labels[:count]}
+        try:
+            (y,) = session.run(["output"], {name: value for name, value in feed.items() if name in taken})
+        except Exception as error:  # likewise
+            raise CheckpointError(f"{source} fails on a batch of {count} images: {_one_line(error)}") from None
+        return np.asarray(y)
+
+    channels = 0
+    for t in sorted({0, len(told.schedule) // 2, len(told.schedule) - 1}):
+        alone, together = run(1, t), run(_BATCH, t)
+        channels = alone.shape[1] if alone.ndim == 4 else 0
+        for count, y in ((1, alone), (_BATCH, together)):
+            if y.shape not in ((count, shape[0], *shape[1:]), (count, 2 * shape[0], *shape[1:])):
+                raise CheckpointError(
+                    f"{source} returns {y.shape} for {count} images of {shape}, expected as many with {shape[0]} or "
+                    f"{2 * shape[0]} channels; if its layout is another, say --layout"
+                )
+            if not np.isfinite(y).all():
+                raise CheckpointError(f"{source} returns NaN or infinity at t = {t} on random input")
+        if np.abs(together[0] - alone[0]).max() > _MAX_CROSSTALK * max(float(np.abs(alone).max()), 1e-30):
+            raise CheckpointError(
+                f"{source}: an image comes out differently when others are in its batch; was it exported in training "
+                "mode?"
+            )
+    return channels
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,204 @@
+"""Foreign ONNX graphs in the form a plan keeps: inputs x (batch, C, H, W), t (1,), label (batch,), output `output`.
+
+Nodes are added around the graph; nothing inside is changed but its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from onnx import TensorProto, compose, helper
+from pysdk.export.source_file import check_file
+
+from pysdk.errors import CheckpointError
+
+MIN_OPSET = 8
+"""The first with Expand."""
+
+MAX_BYTES = 2**31 - 1
+_INSIDE = "network/"
+
+
+TimeShape = Literal["scalar", "one", "batch"]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Which tensors of a graph are the denoiser's, and their form.
+
+    Attributes:
+        x, t, label, output: names in the graph; label None for a network without classes.
+        channels_last: x and output are (batch, H, W, C).
+        time_shape: t is a scalar, (1,) ("one") or (batch,).
+    """
+
+    x: str
+    t: str
+    label: str | None
+    output: str
+    channels_last: bool
+    time_shape: TimeShape
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """An ONNX file with its external data, which may lie in plain files beside it and nowhere else.
+
+    Raises:
+        CheckpointError: missing, damaged, too large for one file, or with weights elsewhere.
+    """
+    check_file(path)
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+        outside = [tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    except Exception as error:  # protobuf's exceptions have no public base class
+        raise CheckpointError(f"{str(path)!r} is not an ONNX file: {_one_line(error)}") from None
+    locations = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    size = path.stat().st_size
+    for location in sorted(locations):
+        beside = path.parent / location
+        if Path(location).name != location or beside.is_symlink():
+            raise CheckpointError(
+                f"{str(path)!r} keeps weights in {location!r}; only files beside it are read, not paths or links"
+            )
+        if not beside.is_file():
+            raise CheckpointError(f"{str(path)!r} keeps weights in {location!r}, which is not beside it")
+        size += beside.stat().st_size
+    if size > MAX_BYTES:
+        raise CheckpointError(f"{str(path)!r} has {size} bytes with its weights; at most {MAX_BYTES} fit into a plan")
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except Exception as error:  # checker and loader share no base class
+        raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {_one_line(error)}") from None
+    found = opset(model)
+    if found < MIN_OPSET:
+        raise CheckpointError(f"{str(path)!r} has opset {found}, expected {MIN_OPSET} or newer; export it again")
+    return model
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every constant tensor: initializers and attributes, in subgraphs and functions as well."""
+
+    def of_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[TensorProto]:
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from of_graph(graph)
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+        yield from graph.initializer
+        yield from of_nodes(graph.node)
+
+    yield from of_graph(model.graph)
+    for function in model.functions:
+        yield from of_nodes(function.node)
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+
+def inputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """The inputs that have no value in the file."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    return {value.name: value for value in model.graph.input if value.name not in given}
+
+
+def dimensions(value: onnx.ValueInfoProto) -> list[int | str | None]:
+    """The shape of an input or output: a size, a name or None for each axis."""
+    axes = value.type.tensor_type.shape.dim
+    return [axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in axes]
+
+
+def element_type(value: onnx.ValueInfoProto) -> int:
+    """TensorProto's number of the dtype."""
+    return int(value.type.tensor_type.elem_type)
+
+
+def adapt(model: onnx.ModelProto, wiring: Wiring, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """A model of the plan's form around `model`; its output's channels are still open, see `close`."""
+    types = {value.name: element_type(value) for value in [*model.graph.input, *model.graph.output]}
+    adapted = compose.add_prefix(model, _INSIDE)
+    adapted.ir_version = max(model.ir_version, 4)  # from 4 on, initializers need not be inputs too
+    graph = adapted.graph
+    before = [
+        *_chain("x", _INSIDE + wiring.x, _transposed(wiring, [0, 2, 3, 1]) + _cast(types[wiring.x], TensorProto.FLOAT)),
+        *_time(wiring, types[wiring.t]),
+    ]
+    batch = ("batch", *shape)
+    new_inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, batch),
+        helper.make_tensor_value_info("t", TensorProto.FLOAT, (1,)),
+    ]
+    if wiring.label is not None:
+        before += _chain("label", _INSIDE + wiring.label, _cast(types[wiring.label], TensorProto.INT64))
+        new_inputs.append(helper.make_tensor_value_info("label", TensorProto.INT64, ("batch",)))
+    after = _chain(
+        _INSIDE + wiring.output,
+        "output",
+        _cast(TensorProto.FLOAT, types[wiring.output]) + _transposed(wiring, [0, 3, 1, 2]),
+    )
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.input.extend(new_inputs)
+    graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, ("batch", None, None, None)))
+    return adapted
+
+
+def close(model: onnx.ModelProto, shape: tuple[int, int, int]) -> bytes:
+    """The finished file, once the output's (channels, H, W) is known."""
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, ("batch", *shape)))
+    return bytes(model.SerializeToString())
+
+
+Step = tuple[str, list[str], dict[str, Any]]
+"""Operator, its inputs after the first, attributes."""
+
+
+def _transposed(wiring: Wiring, axes: list[int]) -> list[Step]:
+    return [("Transpose", [], {"perm": axes})] if wiring.channels_last else []
+
+
+def _cast(to: int, from_: int) -> list[Step]:
+    return [("Cast", [], {"to": to})] if to != from_ else []
+
+
+def _chain(source: str, target: str, steps: list[Step]) -> list[onnx.NodeProto]:
+    """Nodes that turn the tensor `source` into `target`."""
+    steps = steps or [("Identity", [], {})]
+    names = [source, *(f"{target}/{index}" for index in range(1, len(steps))), target]
+    return [
+        helper.make_node(operator, [names[index], *more], [names[index + 1]], name=f"{target}/{operator}", **attributes)
+        for index, (operator, more, attributes) in enumerate(steps)
+    ]
+
+
+def _time(wiring: Wiring, kind: int) -> list[onnx.NodeProto]:
+    """t (1,) as the graph takes it; the chain has one value for the whole batch."""
+    steps = _cast(kind, TensorProto.FLOAT)
+    if wiring.time_shape == "one":
+        return _chain("t", _INSIDE + wiring.t, steps)
+    if wiring.time_shape == "scalar":
+        empty = helper.make_tensor("scalar_shape", TensorProto.INT64, (0,), [])
+        before = [helper.make_node("Constant", [], ["t/shape"], value=empty)]
+        return before + _chain("t", _INSIDE + wiring.t, [*steps, ("Reshape", ["t/shape"], {})])
+    first = helper.make_tensor("first", TensorProto.INT64, (1,), [0])
+    before = [
+        helper.make_node("Shape", ["x"], ["x/shape"]),
+        helper.make_node("Constant", [], ["x/first"], value=first),
+        helper.make_node("Gather", ["x/shape", "x/first"], ["t/shape"], axis=0),
+    ]
+    return before + _chain("t", _INSIDE + wiring.t, [*steps, ("Expand", ["t/shape"], {})])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
