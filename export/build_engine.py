@@ -6,6 +6,7 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ INSTALL = "pip install 'pysdk[export]'"
 @contextmanager
 def step(name: str, verbose: bool) -> Iterator[None]:
     """One named step: its failure says which it was, `verbose` says what it took."""
+    if sys.stderr.isatty():
+        click.echo(f"{name} ...", err=True)
     start = time.perf_counter()
     try:
         yield

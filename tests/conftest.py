@@ -4,6 +4,7 @@
 the other way round: colour, pooling, scale and shift, fixed variance, v-prediction, 100 timesteps. Images are 8x8.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
 from pysdk.plan import write_plan
+
+# a job started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,51 @@ def test_named_schedules(name, timesteps):
         assert not array.flags.writeable
 
 
+def test_scaled_linear_closed_form():
+    betas = Schedule.scaled_linear(beta_start=0.00085, beta_end=0.012).betas
+    np.testing.assert_allclose(betas[[0, -1]], [0.00085, 0.012], rtol=1e-12)
+    np.testing.assert_allclose(np.diff(np.sqrt(betas)), (math.sqrt(0.012) - math.sqrt(0.00085)) / 999, rtol=1e-9)
+    for name in ("beta_start", "beta_end"):
+        with pytest.raises(OptionError, match=rf"{name} is -0\.1, expected a number above 0"):
+            Schedule.scaled_linear(**{name: -0.1})
+
+
+def test_sigmoid_closed_form():
+    betas = Schedule.sigmoid(timesteps=121).betas
+    share = (betas - 1e-4) / (0.02 - 1e-4)
+    np.testing.assert_allclose(np.log(share / (1 - share)), np.linspace(-6, 6, 121), rtol=0, atol=1e-9)
+
+
+def test_laplace_closed_form():
+    schedule = Schedule.laplace(timesteps=100)
+    t = np.arange(1, 101) / 100
+    root = lambda u: 1 / np.sqrt(1 + ((2 * u + 1e-6) if u <= 0.5 else 1 / (2 * (1 - u) + 1e-6)) ** 0.5)  # noqa: E731
+    np.testing.assert_allclose(schedule.alphas_cumprod, [root(u) / root(0.0) for u in t], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["scaled_linear", "sigmoid", "laplace"])
+def test_schedules_of_diffusers(name):
+    from diffusers import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_schedule=name).betas.numpy()
+    np.testing.assert_allclose(make_schedule(name).betas, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_rescaling_to_zero_terminal_snr():
+    """A shift and a scale of sqrt(abar): differences keep their proportions, the ends are where they belong."""
+    schedule = Schedule.linear()
+    rescaled = schedule.with_zero_terminal_snr()
+    assert rescaled.betas[-1] == 1
+    assert rescaled.alphas_cumprod[-1] == 0
+    before, after = np.sqrt(schedule.alphas_cumprod), np.sqrt(rescaled.alphas_cumprod)
+    assert after[0] == pytest.approx(before[0], rel=1e-12)
+    np.testing.assert_allclose(np.diff(after) / np.diff(before), before[0] / (before[0] - before[-1]), rtol=1e-6)
+    with pytest.raises(ScheduleError, match="one timestep"):
+        Schedule.from_betas([0.1]).with_zero_terminal_snr()
+
+
 def test_default_terminal_snr_is_near_zero():
-    for name in SCHEDULES:
+    for name in SCHEDULES.keys() - {"laplace"}:  # spends its timesteps in the middle
         assert make_schedule(name).alphas_cumprod[-1] < 1e-3
 
 
@@ -150,7 +193,7 @@ def test_refused_betas(betas, message):
 @pytest.mark.parametrize(
     ("error", "name", "options", "message"),
     [
-        (OptionError, "sigmoid", {}, "'sigmoid'.*'cosine'"),
+        (OptionError, "quadratic", {}, "'quadratic'.*'cosine'"),
         (OptionError, "linear", {"s": 0.1}, "'linear' has no option 's'.*'beta_start'"),
         (OptionError, "linear", {"timesteps": 0}, "timesteps is 0"),
         (OptionError, "cosine", {"timesteps": True}, "timesteps is True"),

@@ -164,6 +164,31 @@ def test_where_diffusers_next_timestep_of_ddim_is_ours(total_steps):
         assert agree == (spacing == "leading" or (spacing == "trailing" and total % steps == 0))
 
 
+def test_stride_is_what_diffusers_steps_to():
+    """Every spacing, and the last row where a stride leads to timestep 0; the rows are diffusers' own."""
+    schedule = SCHEDULES["linear"]
+    for spacing in ("leading", "trailing", "linspace"):
+        theirs = DDIMScheduler(trained_betas=schedule.betas, timestep_spacing=spacing)
+        in_float64(theirs, schedule).set_timesteps(27)
+        table = make_table("ddim", schedule, steps=27, spacing=spacing, prev_timestep="stride", eta=0.5)
+        assert_rows_agree(
+            table,
+            lambda f, t, x, z, theirs=theirs: theirs.step(f, t, x, eta=0.5, variance_noise=z).prev_sample,
+            schedule,
+        )
+
+
+def test_final_noise_is_that_of_the_last_timestep():
+    schedule = SCHEDULES["linear"]
+    table = make_table("ddpm", schedule, steps=20, spacing="trailing", variance="large", final_noise=True)
+    assert table.column("s")[-1] == pytest.approx(np.sqrt(1 - schedule.alphas_cumprod[49]))
+    at_zero = make_table("ddpm", schedule, steps=20, variance="large", final_noise=True)
+    np.testing.assert_array_equal(at_zero.rows, make_table("ddpm", schedule, steps=20, variance="large").rows)
+    learned = make_table("ddpm", schedule, steps=20, spacing="trailing", variance="learned", final_noise=True)
+    assert learned.column("s")[-1] == 1
+    assert learned.column("log_beta_tilde")[-1] == pytest.approx(np.log(1e-20))
+
+
 def assert_same_action(first, second, schedule, rtol=1e-12):
     """Equal on random tensors, relative to the largest term of the sum."""
     np.testing.assert_array_equal(first.timesteps, second.timesteps)
@@ -302,6 +327,13 @@ def test_a_new_solver_is_one_function(monkeypatch):
         (OptionTypeError, "ddim", {"eta": True}, "eta is True"),
         (OptionTypeError, "ddim", {"use_clipped_model_output": 1}, "use_clipped_model_output is 1"),
         (OptionTypeError, "ddim", {"set_alpha_to_one": None}, "set_alpha_to_one is None"),
+        (OptionTypeError, "ddpm", {"final_noise": 1}, "final_noise is 1"),
+        (
+            OptionError,
+            "ddim",
+            {"prev_timestep": "last"},
+            r"prev_timestep is 'last', expected one of \['next', 'stride'\]",
+        ),
         (OptionTypeError, "ddpm", {"clip": True}, "clip is True"),
         (OptionTypeError, "ddim", {"clip": 1.0}, r"clip is 1\.0"),
         (OptionError, "ddpm", {"steps": 1001}, "steps is 1001, expected 1 to 1000"),
