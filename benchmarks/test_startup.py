@@ -14,7 +14,7 @@ from benchmarks.interleave import interleave
 from benchmarks.workload import ROOT, Workload
 
 OURS = {
-    "import": "import pysdk",
+    "import": "from pysdk import Sampler",
     "ready": "from pysdk import Sampler; sampler = Sampler({plan!r}, threads={threads})",
     "first image": "sampler.sample(1, solver='ddim', steps=50, progress=False)",
 }

@@ -4,19 +4,47 @@ from pysdk import Sampler
 images = Sampler("engine.plan").sample(n=64)
 """
 
-from pysdk import errors
-from pysdk.images import Images
-from pysdk.plan import Plan
-from pysdk.sampler import Preview, Sampler
-from pysdk.schedule import Schedule
-from pysdk.table import Clip, StepTable
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pysdk import errors
+    from pysdk.images import Images
+    from pysdk.plan import Plan
+    from pysdk.sampler import Preview, Sampler
+    from pysdk.schedule import Schedule
+    from pysdk.table import Clip, StepTable
+
+    __version__: str
 
 __all__ = ["Clip", "Images", "Plan", "Preview", "Sampler", "Schedule", "StepTable", "__version__", "errors"]
 
+# imported when first asked for, so that commands which draw nothing start without numpy
+_HOMES = {
+    "Clip": "pysdk.table",
+    "Images": "pysdk.images",
+    "Plan": "pysdk.plan",
+    "Preview": "pysdk.sampler",
+    "Sampler": "pysdk.sampler",
+    "Schedule": "pysdk.schedule",
+    "StepTable": "pysdk.table",
+}
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from importlib.metadata import version  # costs as much as numpy, and few ask
 
-        return version("pysdk")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name == "errors":
+        value = importlib.import_module("pysdk.errors")
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("pysdk")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
