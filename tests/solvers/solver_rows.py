@@ -7,6 +7,8 @@ from pysdk.schedule import Schedule
 
 SHAPE = (2, 3, 4, 4)
 SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
+SHORT = {"linear": Schedule.linear(250, 4e-4, 0.08), "cosine": Schedule.cosine(250)}
+"""The same processes in a quarter of the timesteps, for whole chains."""
 STEP_COUNTS = (1000, 50, 10)
 
 
