@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.manifest import DefaultsInfo, Manifest, ModelInfo
 from pysdk.schedule import Schedule
-from pysdk.solvers import SOLVERS, make_table, solver_options
+from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, make_table, solver_options
 from pysdk.table import Clip, StepTable
 
 MAX_IMAGES = 1 << 32
 TIMESTEP_OPTIONS = ("spacing", "steps_offset")
 """Options of every solver, see `pysdk.timesteps.make_timesteps`."""
 
-SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep")
+SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep", *LEVEL_OPTIONS)
 """Options that say how a number of steps is spread; a plan's own do not apply to timesteps that are listed."""
 
 Noise = NDArray[np.float32] | Callable[[int, NDArray[np.uint64]], NDArray[np.float32]]
@@ -54,7 +55,7 @@ class Request:
 
 def make_request(
     manifest: Manifest,
-    schedule: Schedule,
+    schedule: Schedule | EdmSchedule,
     *,
     n: int,
     seed: int | Sequence[int],
@@ -172,7 +173,11 @@ def resolve_guidance(model: ModelInfo, scale: object, n: int) -> NDArray[np.floa
 
 
 def resolve_table(
-    manifest: Manifest, schedule: Schedule, solver: str | StepTable | None, steps: Any, options: dict[str, Any]
+    manifest: Manifest,
+    schedule: Schedule | EdmSchedule,
+    solver: str | StepTable | None,
+    steps: Any,
+    options: dict[str, Any],
 ) -> StepTable:
     """The step table of a solver's name and options, with the plan's defaults, or a table the user made."""
     if isinstance(solver, StepTable):
@@ -186,11 +191,16 @@ def resolve_table(
         raise OptionError(
             f"variance is 'learned', but {manifest.model.name!r} has no learned variance; use 'small' or 'large'"
         )
+    if manifest.model.whole_timesteps and (table.column("t") % 1 != 0).any():
+        raise OptionError(
+            f"the table visits timestep {table.column('t')[table.column('t') % 1 != 0][0]:.6g}, but "
+            f"{manifest.model.name!r} takes whole ones; use sigmas='timesteps' without s_churn"
+        )
     return table
 
 
 def _make_table(
-    manifest: Manifest, schedule: Schedule, solver: str | None, steps: Any, options: dict[str, Any]
+    manifest: Manifest, schedule: Schedule | EdmSchedule, solver: str | None, steps: Any, options: dict[str, Any]
 ) -> StepTable:
     defaults, model = manifest.defaults, manifest.model
     if solver is not None and not isinstance(solver, str):
@@ -201,9 +211,11 @@ def _make_table(
     from_plan: dict[str, Any] = {"clip": default_clip(defaults), "variance": model.variance_type}
     chosen: dict[str, Any] = {option: value for option, value in from_plan.items() if option in known}
     if name == defaults.solver:
-        listed = steps is not None and not isinstance(steps, (int, np.integer))
-        chosen |= {k: v for k, v in defaults.options.items() if not (listed and k in SPREAD_OPTIONS)}
-        steps = defaults.steps if steps is None else steps
+        # levels or timesteps that are named leave nothing to spread
+        named = "sigmas" in options or (steps is not None and not isinstance(steps, (int, np.integer)))
+        chosen |= {k: v for k, v in defaults.options.items() if not (named and k in SPREAD_OPTIONS)}
+        if steps is None and isinstance(options.get("sigmas", ""), str):
+            steps = defaults.steps
     chosen |= options
     taken = [*known, *TIMESTEP_OPTIONS]
     unknown = sorted(set(chosen) - set(taken))

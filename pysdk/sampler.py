@@ -20,7 +20,6 @@ from pysdk.errors import EngineError, NumericalError, OptionError
 from pysdk.images import Images, to_uint8
 from pysdk.plan import Plan
 from pysdk.request import Noise, Request, check_tensor, make_request, whole_number
-from pysdk.schedule import Schedule
 from pysdk.table import StepTable
 
 Output = Literal["uint8", "float32", "pil"]
@@ -95,7 +94,7 @@ class Sampler:
         model = self.plan.manifest.model
         network = self.plan.member(self._chosen.member)
         self._engine = engines.module(self._chosen.kind).load(model, self._chosen, network, self.threads)
-        self.schedule = Schedule.from_betas(self.plan.manifest.schedule.betas)
+        self.schedule = self.plan.manifest.schedule.make()
         self._idle: list[tuple[tuple[int, bool], _native.Chain]] = []
         self._lock = threading.Lock()
 

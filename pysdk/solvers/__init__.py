@@ -25,7 +25,16 @@ from pysdk.schedule import Schedule
 from pysdk.table import Clip, StepTable
 from pysdk.timesteps import Steps, make_timesteps
 
-__all__ = ["DEFAULT_CLIP", "PREDICTION_TYPES", "SOLVERS", "make_table", "read_output", "solver", "solver_options"]
+__all__ = [
+    "DEFAULT_CLIP",
+    "LEVEL_OPTIONS",
+    "PREDICTION_TYPES",
+    "SOLVERS",
+    "make_table",
+    "read_output",
+    "solver",
+    "solver_options",
+]
 
 DEFAULT_CLIP = Clip.clamp(1.0)
 """For data in [-1, 1]."""
