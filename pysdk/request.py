@@ -75,7 +75,9 @@ def make_request(
     table = resolve_table(manifest, schedule, solver, steps, options)
     check_tensor("initial", initial, (count, *manifest.model.shape))
     if table.init_scale == 0 and initial is None:
-        raise OptionError(f"solver {solver!r} has no noise to start from (init_scale 0); give images with initial=")
+        raise OptionError(
+            "this solver's chain has no noise to start from (init_scale 0), it runs on images; give them with initial="
+        )
     if not callable(noise):
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     return Request(
@@ -191,9 +193,15 @@ def resolve_table(
         raise OptionError(
             f"variance is 'learned', but {manifest.model.name!r} has no learned variance; use 'small' or 'large'"
         )
-    if manifest.model.whole_timesteps and (table.column("t") % 1 != 0).any():
+    t = table.column("t")
+    if isinstance(schedule, Schedule) and not (t.min() >= 0 and t.max() <= len(schedule) - 1):
         raise OptionError(
-            f"the table visits timestep {table.column('t')[table.column('t') % 1 != 0][0]:.6g}, but "
+            f"the table visits timesteps {t.min():.6g} to {t.max():.6g}, but the network of "
+            f"{manifest.model.name!r} knows 0 to {len(schedule) - 1}"
+        )
+    if manifest.model.whole_timesteps and (t % 1 != 0).any():
+        raise OptionError(
+            f"the table visits timestep {t[t % 1 != 0][0]:.6g}, but "
             f"{manifest.model.name!r} takes whole ones; use sigmas='timesteps' without s_churn"
         )
     return table
