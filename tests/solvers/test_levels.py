@@ -10,6 +10,7 @@ from pysdk.errors import OptionError, OptionTypeError, ScheduleError
 from pysdk.levels import make_levels
 from pysdk.schedule import Schedule
 from pysdk.sigmas import SIGMAS, exponential, karras, polyexponential
+from pysdk.solvers import SOLVERS, make_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers'
 
@@ -63,6 +64,19 @@ def test_levels_of_timesteps_are_those_of_the_schedule():
     np.testing.assert_allclose(
         levels.signal(levels.sigmas[:-1]) ** 2, schedule.alphas_cumprod[t.astype(int)], rtol=1e-12
     )
+
+
+def test_chains_start_at_their_first_level():
+    for name in SOLVERS:
+        if name != "reverse_ddim":  # from images
+            assert make_table(name, SCHEDULES["linear"], steps=10).init_scale == pytest.approx(1, rel=1e-12)
+    edm = {"schedule": EdmSchedule(), "prediction_type": "edm", "steps": 10}
+    assert make_table("euler", **edm).init_scale == 80
+    raised = make_table("heun", **edm, s_churn=2.0)
+    assert raised.init_scale == pytest.approx(80 * 1.2)
+    assert raised.timesteps[0] == pytest.approx(np.log(80 * 1.2) / 4)
+    louder = make_table("heun", **edm, s_churn=2.0, s_noise=2.0)
+    assert louder.init_scale == pytest.approx(80 * np.sqrt(1 + 4 * (1.2**2 - 1)))
 
 
 ZERO_SNR = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
