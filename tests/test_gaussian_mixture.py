@@ -129,8 +129,8 @@ def with_column(table, name, values):
         ("edm", "euler", {"steps": 400, "s_churn": 40.0}),
         ("linear", "heun", {"steps": 100, "sigmas": "karras"}),
         ("edm", "heun", {"steps": 200, "s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0}),
-        ("cosine", "euler_ancestral", {}),
-        ("edm", "euler_ancestral", {"steps": 600}),
+        ("cosine", "euler_ancestral", {"steps": 300, "spacing": "trailing"}),
+        ("edm", "euler_ancestral", {"steps": 300}),
         ("edm", "dpmpp_1", {"steps": 400}),
         ("edm", "dpmpp_2m", {"steps": 100}),
         ("linear", "dpmpp_3m", {"steps": 100, "spacing": "trailing"}),
@@ -141,9 +141,9 @@ def with_column(table, name, values):
         (
             "edm",
             "annealed_langevin",  # mixes slowly, so it needs many steps where sigma is that of the data
-            {"steps": 60, "sigmas": "exponential", "sigma_min": 0.02, "sigma_max": 10.0, "corrector_steps": 40},
+            {"steps": 40, "sigmas": "exponential", "sigma_min": 0.02, "sigma_max": 10.0, "corrector_steps": 40},
         ),
-        ("edm", "predictor_corrector", {"steps": 600, "snr": 0.1}),
+        ("edm", "predictor_corrector", {"steps": 300, "snr": 0.1}),
     ],
 )
 def test_samples_are_of_the_mixture(schedule, name, options):

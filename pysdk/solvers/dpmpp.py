@@ -114,21 +114,20 @@ def _multistep(
     s[:-1] = s_noise * levels.sigmas[1:-1] * np.sqrt(-np.expm1(-2 * eta * h))
     phi_2 = np.expm1(-u) / u + 1
     if order >= 2:
-        rows = slice(1, 2 if order == 3 else count - 1)
-        of_rows = slice(rows.start, min(rows.stop, count - 1))
-        weight = (b[:-1] / 2 if second == "midpoint" else phi_2)[of_rows] / _ratio(h, 1)[of_rows]
-        b[of_rows] += weight
-        c1[of_rows] -= weight
+        rows = slice(1, min(count - 1, 2 if order == 3 else count))  # those with one estimate before, or used so
+        weight = (b[:-1] / 2 if second == "midpoint" else phi_2)[rows] / _ratio(h, 1)[rows]
+        b[rows] += weight
+        c1[rows] -= weight
     if order == 3:
-        of_rows = slice(2, count - 1)
-        r_0, r_1 = _ratio(h, 1)[of_rows], _ratio(h, 2)[of_rows]
-        first, second_ = phi_2[of_rows], (phi_2 / u - 0.5)[of_rows]
+        rows = slice(2, count - 1)
+        r_0, r_1 = _ratio(h, 1)[rows], _ratio(h, 2)[rows]
+        of_1, of_2 = phi_2[rows], (phi_2 / u - 0.5)[rows]
         # D_1 and D_2 as multiples of e_0 and e_1
-        of_e0 = (first * (2 * r_0 + r_1) - second_) / (r_0 + r_1)
-        of_e1 = -(first * r_0 - second_) / (r_0 + r_1)
-        b[of_rows] += of_e0 / r_0
-        c1[of_rows] += of_e1 / r_1 - of_e0 / r_0
-        c2[of_rows] -= of_e1 / r_1
+        of_e0 = (of_1 * (2 * r_0 + r_1) - of_2) / (r_0 + r_1)
+        of_e1 = -(of_1 * r_0 - of_2) / (r_0 + r_1)
+        b[rows] += of_e0 / r_0
+        c1[rows] += of_e1 / r_1 - of_e0 / r_0
+        c2[rows] -= of_e1 / r_1
     return levels.table(levels.sigmas, a=a, b=b, c1=c1, c2=c2, s=s, clip=clip)
 
 

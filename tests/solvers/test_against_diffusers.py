@@ -72,7 +72,7 @@ EDM_SOLVERS = {
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
-@pytest.mark.parametrize("steps", [10, 50, 250])
+@pytest.mark.parametrize("steps", [10, 50, 100])
 def test_network_of_timesteps(monkeypatch, name, prediction_type, steps):
     schedule = SHORT["linear"]
     options, make_scheduler, config, in_sigma = SOLVERS[name]
