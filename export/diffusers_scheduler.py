@@ -17,8 +17,8 @@ from msgspec import Meta, Struct
 
 from pysdk.errors import CheckpointError, PysdkError
 from pysdk.manifest import ClipInfo, DefaultsInfo, ScheduleInfo
+from pysdk.prediction import PREDICTION_TYPES
 from pysdk.schedule import Schedule
-from pysdk.solvers import PREDICTION_TYPES
 from pysdk.timesteps import SPACINGS
 
 DDPM, DDIM = "DDPMScheduler", "DDIMScheduler"

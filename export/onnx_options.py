@@ -12,8 +12,8 @@ import numpy as np
 from pysdk.export.onnx_surgery import TimeShape
 
 from pysdk.errors import OptionError
+from pysdk.prediction import PREDICTION_TYPES
 from pysdk.schedule import SCHEDULES, Schedule, make_schedule
-from pysdk.solvers import PREDICTION_TYPES
 
 _CHOICES = {
     "layout": ("nchw", "nhwc"),

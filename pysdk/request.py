@@ -73,6 +73,8 @@ def make_request(
     images = np.arange(count, dtype=np.uint64) + np.uint64(first)
     table = resolve_table(manifest, schedule, solver, steps, options)
     check_tensor("initial", initial, (count, *manifest.model.shape))
+    if table.init_scale == 0 and initial is None:
+        raise OptionError(f"solver {solver!r} has no noise to start from (init_scale 0); give images with initial=")
     if not callable(noise):
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     return Request(

@@ -1,0 +1,87 @@
+"""Solvers: pure functions (schedule, timesteps, options) -> StepTable, one file a family, and their registry.
+
+With abar_t at the current timestep, abar_s at the next one visited (1 after the last), S = sqrt(abar) and
+N = sqrt(1 - abar), a row reads the network's output f as an estimate of the data, clips it and steps (columns in
+`docs/architecture.md`, every solver in `docs/solvers.md`):
+
+    r = p x + q f        D = clip(r)        x' = a x + b D + h r + c1 d1 + c2 d2 + g y + s z
+
+Every file of this folder is imported and registers its solvers with `@solver`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pysdk.errors import OptionError
+from pysdk.prediction import PREDICTION_TYPES, read_output
+from pysdk.schedule import Schedule
+from pysdk.table import Clip, StepTable
+from pysdk.timesteps import Steps, make_timesteps
+
+__all__ = ["DEFAULT_CLIP", "PREDICTION_TYPES", "SOLVERS", "make_table", "read_output", "solver", "solver_options"]
+
+DEFAULT_CLIP = Clip.clamp(1.0)
+"""For data in [-1, 1]."""
+
+SOLVERS: dict[str, Callable[..., StepTable]] = {}
+"""Every solver by name; `solver` adds to it."""
+
+_Function = TypeVar("_Function", bound=Callable[..., StepTable])
+
+
+def solver(function: _Function) -> _Function:
+    """Register `function(schedule, timesteps, *, prediction_type, **options) -> StepTable` under its own name.
+
+    Its keyword-only parameters after `prediction_type` are the solver's options; all need defaults.
+    """
+    SOLVERS[function.__name__] = function
+    return function
+
+
+def make_table(
+    solver_name: str,
+    schedule: Schedule,
+    *,
+    steps: Steps = None,
+    spacing: str | None = None,
+    steps_offset: int = 0,
+    prediction_type: str = "epsilon",
+    **options: Any,
+) -> StepTable:
+    """The table of the solver `solver_name`, e.g. `make_table("ddim", Schedule.linear(), steps=50, eta=0.5)`.
+
+    Args:
+        solver_name: one of `SOLVERS`.
+        schedule: the forward process the network was trained on.
+        steps, spacing, steps_offset: which timesteps are visited; see `pysdk.timesteps.make_timesteps`.
+        prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction".
+        options: those of the solver; see its docstring.
+
+    Raises:
+        OptionError: unknown solver or option, or a value that cannot be used; nothing is adjusted to make it fit.
+        OptionTypeError: an argument of the wrong type.
+    """
+    if solver_name not in SOLVERS:
+        raise OptionError(f"solver is {solver_name!r}, expected one of {sorted(SOLVERS)}")
+    function = SOLVERS[solver_name]
+    known = solver_options(solver_name)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise OptionError(f"solver {solver_name!r} has no option {unknown[0]!r}; it has {sorted(known)}")
+    timesteps = make_timesteps(len(schedule), steps, spacing=spacing, steps_offset=steps_offset)
+    return function(schedule, timesteps, prediction_type=prediction_type, **options)
+
+
+def solver_options(solver_name: str) -> dict[str, Any]:
+    """The options of a solver and their defaults."""
+    parameters = inspect.signature(SOLVERS[solver_name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "prediction_type"}
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

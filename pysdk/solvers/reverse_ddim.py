@@ -1,0 +1,63 @@
+"""DDIM run backwards: from images to the noise that `ddim` turns into them (encoding).
+
+References:
+    DDIM: Song et al., Denoising Diffusion Implicit Models, 2020, section 4.3, https://arxiv.org/abs/2010.02502
+    Its public form: `ddim_reverse_sample` of guided-diffusion, https://arxiv.org/abs/2105.05233
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pysdk.errors import OptionError
+from pysdk.options import check_choice
+from pysdk.prediction import read_output
+from pysdk.schedule import Schedule
+from pysdk.solvers import solver
+from pysdk.table import StepTable
+from pysdk.timesteps import Int64Array
+
+NETWORK_TIMESTEPS = ("current", "next")
+"""Which timestep the network is told."""
+
+
+@solver
+def reverse_ddim(
+    schedule: Schedule,
+    timesteps: Int64Array,
+    *,
+    prediction_type: str = "epsilon",
+    network_timestep: str = "current",
+) -> StepTable:
+    """x'/S_s = x/S_t + (N_s/S_s - N_t/S_t) eps, eps = (x - S r)/N, s the next noisier timestep (DDIM, eq. 13 and 14).
+
+    It visits the timesteps of `ddim` in ascending order. The first row takes x as clean data (abar_t = 1) to the lowest
+    timestep; the last row ends at the highest, where `ddim` with the same timesteps starts. So K rows encode what K
+    rows of `ddim(eta=0, clip=Clip.none())` decode. Nothing is clipped: eq. 14 has no estimate of the data.
+
+    The table's `init_scale` is 0: the chain has no noise to start from, it needs images (`initial`).
+
+    Args:
+        network_timestep: the timestep that the network is told and its output read at: "current", the one x is at (in
+            the first row, which has none, the lowest); or "next", the one the row steps to, as in diffusers'
+            `DDIMInverseScheduler`.
+
+    Raises:
+        OptionError: abar is 0 at a timestep visited: x holds nothing of the image there.
+    """
+    check_choice("network_timestep", network_timestep, NETWORK_TIMESTEPS)
+    visited = timesteps[::-1]
+    abar_s = schedule.alphas_cumprod[visited]
+    if abar_s[-1] == 0:
+        raise OptionError(
+            "reverse_ddim cannot encode to a timestep where alphas_cumprod is 0 (zero terminal SNR): the image is gone "
+            f"there; list timesteps below {visited[-1]}"
+        )
+    abar_t = np.append(1.0, abar_s[:-1])
+    told = visited if network_timestep == "next" else np.append(visited[0], visited[:-1])
+    abar_told = schedule.alphas_cumprod[told]
+    p, q = read_output(prediction_type, abar_told)
+    scale = np.sqrt(abar_s / abar_t)
+    # S_s (N_s/S_s - N_t/S_t) / N of the timestep the output is read at
+    per_eps = (np.sqrt(1 - abar_s) - scale * np.sqrt(1 - abar_t)) / np.sqrt(1 - abar_told)
+    return StepTable.from_columns(t=told, p=p, q=q, a=scale + per_eps, h=-per_eps * np.sqrt(abar_told), init_scale=0.0)
