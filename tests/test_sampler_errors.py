@@ -69,7 +69,7 @@ SHAPE = (2, 1, 8, 8)
             r"initial is float32 of shape \(3, 1, 8, 8\)",
         ),
         (OptionError, {"initial": [0.0]}, "initial is list"),
-        (OptionError, {"solver": "reverse_ddim", "steps": 4}, "'reverse_ddim' has no noise to start from.*initial="),
+        (OptionError, {"solver": "reverse_ddim", "steps": 4}, "has no noise to start from.*initial="),
         (OptionError, {"noise": np.zeros((4, *SHAPE), np.float32), "steps": 4}, r"expected .* \(5, 2, 1, 8, 8\)"),
         (OptionError, {"noise": lambda *_: np.zeros(SHAPE)}, "what noise returned for draw 0 is float64"),
         (OptionError, {"noise": lambda *_: np.zeros((1, 1, 8, 8), np.float32)}, r"draw 0 is float32 of shape \(1, 1"),
