@@ -48,7 +48,7 @@ def resolve_classifier_scale(manifest: Manifest, scale: object, n: int) -> Float
     if manifest.classifier is None:
         raise OptionError(
             f"classifier_scale is {scale!r}, but the plan of {manifest.model.name!r} holds no classifier; add one with "
-            "pysdk.export.classifier, or leave it out"
+            "`pysdk add-classifier`, or leave it out"
         )
     return values
 
