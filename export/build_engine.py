@@ -21,9 +21,10 @@ from msgspec.structs import replace
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
+from pysdk.guidance import resolve_guidance
 from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
 from pysdk.plan import write_plan
-from pysdk.request import resolve_guidance, resolve_table
+from pysdk.request import resolve_table
 from pysdk.schedule import Schedule
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ def export_onnx(network: Network) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = {"x": {0: batch}, "t": None, "label": {0: batch}}
     names = ["x", "t", "label"][: len(inputs)]
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             network.module,
             inputs,
@@ -69,7 +69,7 @@ def export_onnx(network: Network) -> bytes:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks on packages it could have used and on its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -26,6 +26,7 @@ class Chain:
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
+        classifier: bool = False,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:
         """
@@ -36,6 +37,7 @@ class Chain:
             shape: (C, H, W) of one image.
             out_channels: of the network, C or 2C; C when None.
             guided: classifier-free guidance, the network runs on 2 * batch images.
+            classifier: rows may use the gradient of a classifier.
             threads: of the update; used from 32768 elements per batch on.
 
         Raises:
@@ -52,10 +54,26 @@ class Chain:
         Raises:
             RuntimeError: no denoiser, no rows, or the chain is running already.
         """
-    def attach(self, denoiser: collections.abc.Callable[[], typing.Any]) -> None:
+    def attach(
+        self,
+        denoiser: collections.abc.Callable[[], typing.Any],
+        *,
+        conditional: collections.abc.Callable[[], typing.Any] | None = None,
+        classifier: collections.abc.Callable[[], typing.Any] | None = None,
+    ) -> None:
         """
-        Set the network: a callable without arguments that reads network_input, network_time and
-        network_labels and fills network_output. Its result is ignored.
+        Set the networks: callables without arguments, whose results are ignored.
+
+        Args:
+            denoiser: reads network_input, network_time and network_labels and fills network_output.
+            conditional: the same for the first `batch` images only, the conditional half; called in
+                unguided rows of a guided chain, where the denoiser is called without it.
+            classifier: reads the conditional half too and fills classifier_gradient; called in rows
+                with a grad column.
+
+        Raises:
+            ValueError: the chain is not guided, or was made without a classifier.
+            RuntimeError: the chain is running.
         """
     def begin(
         self,
@@ -72,7 +90,10 @@ class Chain:
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
         null_label: typing.SupportsInt | typing.SupportsIndex = -1,
         guidance: numpy.typing.NDArray[numpy.float32] | None = None,
+        classifier_scale: numpy.typing.NDArray[numpy.float32] | None = None,
         initial: numpy.typing.NDArray[numpy.float32] | None = None,
+        known: numpy.typing.NDArray[numpy.float32] | None = None,
+        keep: numpy.typing.NDArray[numpy.uint8] | None = None,
         noise: collections.abc.Callable[[int], numpy.typing.NDArray[numpy.float32]] | None = None,
     ) -> None:
         """
@@ -91,14 +112,22 @@ class Chain:
             labels: int64 (batch,); None means null_label for all.
             null_label: label of the unconditional half.
             guidance: float32 (batch,), weights w; needed if and only if the chain is guided.
+            classifier_scale: float32 (batch,), needed if and only if the chain has a classifier.
             initial: float32 (batch, C, H, W), x to start from instead of init_scale * z_0.
-            noise: called with the draw number (0: x_T, k + 1: row k), returns float32 (batch, C, H, W)
-                to use instead of Philox.
+            known: float32 (batch, C, H, W), the image that rows with known columns keep.
+            keep: uint8 (batch, C, H, W), not 0 where they keep it; given together with known.
+            noise: called with the draw number (0: x_T, k + 1: row k, 2^31 + k: the known region in row k),
+                returns float32 (batch, C, H, W) to use instead of Philox.
 
         Raises:
             TypeError: an array has another dtype.
             ValueError: a shape or value does not fit.
             RuntimeError: the chain is running.
+        """
+    @property
+    def classifier_gradient(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.
         """
     @property
     def denoised(self) -> numpy.typing.NDArray[numpy.float32]:

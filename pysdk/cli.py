@@ -14,6 +14,7 @@ from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
 _LAZY = {
+    "add-classifier": ("pysdk.export.classifier", "Add a classifier to a plan, for classifier guidance."),
     "build": ("pysdk.export.build_engine", "Build an engine.plan from a checkpoint."),
     "train": ("pysdk.training.command", "Train a U-Net on a data set."),
 }
@@ -105,6 +106,8 @@ def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--solver", help="ddpm, ddim, ... (default: the plan's).")
 @click.option("--labels", help="Class, or one per image: 3 or 0,1,2 (default: one class after the other).")
 @click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
+@click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all).")
+@click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
 @click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Solver option, e.g. eta=0.5.")
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
@@ -128,6 +131,8 @@ def sample(
     solver: str | None,
     labels: str | None,
     guidance_scale: str | None,
+    guidance_interval: str | None,
+    classifier_scale: str | None,
     pairs: tuple[str, ...],
     engine: str | None,
     threads: int | None,
@@ -150,6 +155,8 @@ def sample(
             "solver": solver,
             "labels": _numbers("labels", labels),
             "guidance_scale": _numbers("guidance_scale", guidance_scale),
+            "guidance_interval": _numbers("guidance_interval", guidance_interval),
+            "classifier_scale": _numbers("classifier_scale", classifier_scale),
             **_solver_options(pairs),
         }
         layout = {} if columns is None else {"columns": columns}

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputErr
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Output = Literal["uint8", "float32", "pil"]
+"""The forms in which a sampler returns images."""
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -29,11 +32,11 @@ _PREVIEW = 100
 _WHITE = 255
 
 
-def to_uint8(x: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Images of a chain's state: float32 (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C), contiguous.
+def to_uint8(x: NDArray[np.float32], value_range: tuple[float, float] = (-1.0, 1.0)) -> NDArray[np.uint8]:
+    """Images of a chain's state: float32 (N, C, H, W) in [low, high] to uint8 (N, H, W, C), contiguous.
 
-    A value v becomes round((min(max(v, -1), 1) + 1) * 127.5): float32 operations, each rounded on its own, and halves
-    rounded to even. So -1 -> 0, 0 -> 128, 1 -> 255.
+    A value v becomes round((min(max(v, low), high) - low) * (255 / (high - low))): float32 operations, each rounded on
+    its own, and halves rounded to even. So for the usual range -1 -> 0, 0 -> 128, 1 -> 255.
 
     Raises:
         OptionTypeError: not float32.
@@ -44,14 +47,22 @@ def to_uint8(x: NDArray[np.float32]) -> NDArray[np.uint8]:
         raise OptionTypeError(f"images are made from a float32 array, got {getattr(x, 'dtype', type(x).__name__)}")
     if x.ndim != 4:
         raise OptionError(f"images are made from an array of shape (N, C, H, W), got {x.shape}")
-    scaled = np.clip(x, -1, 1)
+    low, high = value_range
+    scaled = np.clip(x, np.float32(low), np.float32(high))
     broken = np.isnan(scaled).any(axis=(1, 2, 3))
     if broken.any():
         raise NumericalError(f"image {int(np.argmax(broken))} of {len(x)} has NaN in it and cannot be shown")
-    scaled += 1
-    scaled *= np.float32(127.5)
+    scaled -= np.float32(low)
+    scaled *= np.float32(255 / (high - low))
     np.rint(scaled, out=scaled)
     return np.ascontiguousarray(scaled.transpose(0, 2, 3, 1).astype(np.uint8))
+
+
+def from_uint8(images: NDArray[np.uint8], value_range: tuple[float, float] = (-1.0, 1.0)) -> NDArray[np.float32]:
+    """The way back: uint8 (N, H, W, C) to float32 (N, C, H, W), u -> low + u (high - low) / 255, rounded once."""
+    low, high = value_range
+    levels = np.linspace(low, high, 256).astype(np.float32)
+    return np.ascontiguousarray(levels[np.asarray(images)].transpose(0, 3, 1, 2))
 
 
 class Images(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -149,6 +160,20 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
         if self.ndim != 4 or self.dtype != np.uint8 or 0 in self.shape or self.shape[-1] not in (1, 3):
             return None
         return _encode(self[:_PREVIEW].view(Images).grid(), ".png")
+
+
+def check_form(output: object) -> None:
+    """OptionError unless `output` is a form that `in_form` knows."""
+    if output not in ("uint8", "float32", "pil"):
+        raise OptionError(f"output is {output!r}, expected 'uint8', 'float32' or 'pil'")
+
+
+def in_form(x: NDArray[np.float32], output: Output, value_range: tuple[float, float]) -> Any:
+    """A chain's state, float32 (N, C, H, W), as itself, as `Images` or as a list of pictures."""
+    if output == "float32":
+        return x
+    images = Images(to_uint8(x, value_range))
+    return images.to_pil() if output == "pil" else images
 
 
 def save_gif(

@@ -21,6 +21,7 @@ MAX_MEMBERS = 64
 """Files in one plan, manifest.json included."""
 MANIFEST_NAME = "manifest.json"
 NETWORK_NAME = "network.onnx"
+CLASSIFIER_NAME = "classifier.onnx"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}\Z"
 
 Word = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._+-]{0,63}\Z")]
@@ -144,6 +145,22 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     notes: Text = ""
 
 
+class ClassifierInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A classifier of noisy images as the gradient of its log-probability, an ONNX file for ONNX Runtime.
+
+    (batch, *shape) float32, one timestep and labels in; d log p(label | x, t) / dx, (batch, *shape) float32, out.
+    """
+
+    name: Line
+    member: MemberName = CLASSIFIER_NAME
+    num_classes: Annotated[int, Meta(ge=1, le=1_000_000)]
+    """That of the model, if it has classes: both read the same labels."""
+    batch_invariant: bool = False
+    """As for an engine."""
+    max_abs_error: Annotated[float, Meta(ge=0.0, le=1e9)] | None = None
+    """Largest difference to torch's own gradient that was measured when it was built."""
+
+
 class MemberInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Size in bytes and SHA-256 (lower-case hex) of one file of the plan."""
 
@@ -161,6 +178,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     schedule: ScheduleInfo
     defaults: DefaultsInfo = DefaultsInfo()
     engines: Annotated[tuple[EngineInfo, ...], Meta(max_length=256)] = ()
+    classifier: ClassifierInfo | None = None
+    """For classifier guidance."""
     members: Annotated[dict[MemberName, MemberInfo], Meta(max_length=MAX_MEMBERS - 1)] = {}
     """Filled in by `write_plan`."""
 
@@ -214,7 +233,7 @@ def _clause(error: Exception) -> str:
 
 def _check_relations(manifest: Manifest) -> None:
     """What must hold between fields, beyond the type of each."""
-    model, members = manifest.model, manifest.members
+    model, members, classifier = manifest.model, manifest.members, manifest.classifier
     expected = model.shape[0] * (2 if model.variance_type == "learned_range" else 1)
     lowest, highest = model.value_range
     labels = model.num_classes
@@ -255,6 +274,14 @@ def _check_relations(manifest: Manifest) -> None:
             f"model.class_names has {len(model.class_names or ())} names, expected num_classes, which is {labels}",
         ),
         (NETWORK_NAME in members, f"members has no {NETWORK_NAME}, which every plan keeps"),
+        (
+            classifier is None or classifier.member in members,
+            f"classifier.member is {classifier and classifier.member!r}, expected one of {sorted(members)}",
+        ),
+        (
+            classifier is None or labels in (None, classifier.num_classes),
+            f"classifier.num_classes is {classifier and classifier.num_classes}, expected the model's, {labels}",
+        ),
         (MANIFEST_NAME not in members, f"members lists {MANIFEST_NAME}, which cannot list itself"),
     ]
     rules += [

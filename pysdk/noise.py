@@ -1,7 +1,8 @@
 """The noise of every image, in numpy: the same bits as `csrc/noise`, and the reference for any other device.
 
 One seed names an infinite gallery. Element e of draw d of image i is normal number e % 4 of the Philox4x32-10 counter
-(e // 4, d, i low, i high) under the key `seed`; draw 0 is x_T, draw k + 1 belongs to row k of the step table.
+(e // 4, d, i low, i high) under the key `seed`; draw 0 is x_T, draw k + 1 belongs to row k of the step table, draw
+2^31 + k noises the known region of an inpainted image in row k.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ Word = NDArray[np.uint32]
 
 INITIAL: Final = 0
 FIRST_ROW: Final = 1
+KNOWN: Final = 1 << 31
+MAX_ROWS: Final = 1 << 24
+"""Rows of one chain: how far the streams of draws are apart."""
 
 _MULTIPLIERS: Final = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL: Final = (0x9E3779B9, 0xBB67AE85)

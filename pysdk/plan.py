@@ -139,6 +139,9 @@ class Plan:
             f"schedule  {schedule.summary()}",
             f"default   {defaults.solver}{steps}",
         ]
+        classifier = self.manifest.classifier
+        if classifier is not None:
+            lines.append(f"guidance  classifier {classifier.name}, {classifier.num_classes} classes")
         for engine in self.manifest.engines:
             speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
             needs = "".join(f", {key} {value}" for key, value in engine.requires.items())

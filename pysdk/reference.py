@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,7 @@ from pysdk.table import STEP_COLUMNS, Clip, StepTable
 Float = NDArray[np.float32]
 Denoise = Callable[[Float, np.float32, NDArray[np.int64]], Float]
 Noise = Callable[[int], Float]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,29 @@ def advance_row(
     clip: Clip | None = None,
     learned_variance: bool = False,
     guidance: ArrayLike | None = None,
+    gradient: Float | None = None,
+    classifier_scale: ArrayLike | None = None,
     z: Float | None = None,
+    known: Float | None = None,
+    keep: NDArray[np.bool_] | None = None,
+    known_z: Float | None = None,
 ) -> State:
     """Advance a batch by one row.
 
     Args:
         row: coefficients in the order of `STEP_COLUMNS`, rounded to float32 here.
         state: the batch before the row.
-        f: network output, float32 (NB, out_channels, H, W); NB = 2 * batch when guided, conditional half first.
+        f: network output, float32 (NB, out_channels, H, W); NB = 2 * batch when guided, conditional half first. Not
+            read in a row that skips the network.
         clip: how r is clipped; not at all when None.
         learned_variance: the second half of the channels of f is v.
         guidance: one weight per image, float32 (batch,), when guided.
+        gradient: d log p(label | x) / dx of a classifier, float32 (batch, C, H, W); needed when grad != 0.
+        classifier_scale: one scale per image, float32 (batch,), likewise.
         z: standard normals, float32 (batch, C, H, W); needed when s != 0.
+        known: the image a row with known columns keeps, float32 (batch, C, H, W).
+        keep: where it keeps it, bool (batch, C, H, W).
+        known_z: standard normals, float32 (batch, C, H, W); needed when known_noise != 0.
 
     Returns:
         The batch after the row.
@@ -71,20 +84,32 @@ def advance_row(
     x, channels = state.x, state.x.shape[1]
     v = f[: len(x), channels:]
     with np.errstate(all="ignore"):  # infinities and NaN are results here, as in C++
-        estimate = f[: len(x), :channels]
-        if guidance is not None:
-            estimate = _guide(estimate, f[len(x) :, :channels], np.asarray(guidance, dtype=np.float32))
-        r = _sum(x.shape, (c["p"], x), (c["q"], estimate))
-        d = _clip(r, Clip.none() if clip is None else clip)
+        r = d = x  # skipped by their coefficients where no estimate is made
+        if not c["skip"]:
+            estimate = f[: len(x), :channels]
+            if guidance is not None and not c["unguided"]:
+                estimate = _guide(estimate, f[len(x) :, :channels], np.asarray(guidance, dtype=np.float32))
+            r = _sum(x.shape, (c["p"], x), (c["q"], estimate))
+            if c["grad"] != 0:
+                given = _given("gradient", gradient), _given("classifier_scale", classifier_scale)
+                scale = np.asarray(given[1], dtype=np.float32).reshape(-1, 1, 1, 1)
+                shifted = _sum(x.shape, (c["p"], x), (c["q"], estimate), (c["grad"], scale * given[0]))
+                r = np.where(scale == 0, r, shifted)
+            d = _clip(r, Clip.none() if clip is None else clip)
         if c["s"] == 0:
             z = x  # skipped by its coefficient
-        elif z is None:
-            raise OptionError("z is None but s is not 0; pass the normals of this row")
-        elif learned_variance:
-            z = _learned_noise(v, z, c["log_beta"], c["log_beta_tilde"])
+        else:
+            z = _given("z", z)
+            if learned_variance and not c["skip"]:
+                z = _learned_noise(v, z, c["log_beta"], c["log_beta_tilde"])
         terms = (c["a"], x), (c["b"], d), (c["h"], r), (c["c1"], state.d1), (c["c2"], state.d2), (c["g"], state.y)
         new = _sum(x.shape, *terms, (c["s"], z))
-    return State(x=new, d1=d, d2=state.d1, y=x if c["save"] else state.y)
+        if c["known"] != 0 or c["known_noise"] != 0:
+            known_z = x if c["known_noise"] == 0 else _given("known_z", known_z)
+            noised = _sum(x.shape, (c["known"], _given("known", known)), (c["known_noise"], known_z))
+            new = np.where(_given("keep", keep), noised, new)
+    y = x if c["save"] else state.y
+    return State(new, state.d1, state.d2, y) if c["skip"] else State(new, d, state.d1, y)
 
 
 def run(
@@ -97,7 +122,11 @@ def run(
     labels: ArrayLike | None = None,
     null_label: int = -1,
     guidance: ArrayLike | None = None,
+    classifier: Denoise | None = None,
+    classifier_scale: ArrayLike | None = None,
     initial: Float | None = None,
+    known: Float | None = None,
+    keep: NDArray[np.bool_] | None = None,
     noise: Noise | None = None,
 ) -> State:
     """Run a whole chain.
@@ -111,7 +140,10 @@ def run(
         labels: (batch,); `null_label` for all when None.
         null_label: label of the unconditional half when guided.
         guidance: one weight per image, (batch,); guided when given.
+        classifier: its gradient, called as the network is, on the conditional half; for tables with a grad column.
+        classifier_scale: one scale per image, (batch,), likewise.
         initial: x to start from instead of init_scale * z_0.
+        known, keep: as in `advance_row`, for tables with known columns.
         noise: draw number -> float32 (batch, C, H, W), instead of Philox.
 
     Returns:
@@ -120,7 +152,6 @@ def run(
     index = np.atleast_1d(images)
     draw = noise or (lambda number: noise_source.normal(seeds, index, number, shape))
     rows = table.float32()
-    c_in, s = STEP_COLUMNS.index("c_in"), STEP_COLUMNS.index("s")
     batch = len(index)
     network_labels = np.full(batch, null_label, np.int64) if labels is None else np.asarray(labels, dtype=np.int64)
     if guidance is not None:
@@ -130,19 +161,34 @@ def run(
         x = _sum((batch, *shape), (np.float32(table.init_scale), draw(noise_source.INITIAL)))
     state = State.start(x)
     for k, row in enumerate(rows):
-        network_input = _sum(state.x.shape, (row[c_in], state.x))
-        if guidance is not None:
-            network_input = np.concatenate([network_input, network_input])
+        c = dict(zip(STEP_COLUMNS, row, strict=True))
+        network_input = _sum(state.x.shape, (c["c_in"], state.x))
+        both = network_input if guidance is None else np.concatenate([network_input, network_input])
+        gradient = None
+        if c["grad"] != 0 and classifier is not None:
+            gradient = classifier(network_input, c["t"], network_labels[:batch])
         state = advance_row(
             row,
             state,
-            denoise(network_input, row[0], network_labels),
+            both if c["skip"] else denoise(both, c["t"], network_labels),
             clip=table.clip,
             learned_variance=table.learned_variance,
             guidance=guidance,
-            z=draw(noise_source.FIRST_ROW + k) if row[s] != 0 else None,
+            gradient=gradient,
+            classifier_scale=classifier_scale,
+            z=draw(noise_source.FIRST_ROW + k) if c["s"] != 0 else None,
+            known=known,
+            keep=keep,
+            known_z=draw(noise_source.KNOWN + k) if c["known_noise"] != 0 else None,
         )
     return state
+
+
+def _given(name: str, value: _T | None) -> _T:
+    """`value`, which this row needs."""
+    if value is None:
+        raise OptionError(f"{name} is None, but a coefficient of this row uses it; pass it")
+    return value
 
 
 def _sum(shape: tuple[int, ...], *terms: tuple[np.float32, Float]) -> Float:

@@ -1,8 +1,7 @@
-"""What `Sampler.sample` is asked for, checked and spelled out image by image before anything runs."""
+"""What the chain is asked for, checked and spelled out image by image before anything runs."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.arguments import check_tensor, per_image, resolve_seeds, whole_number
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, OptionTypeError
-from pysdk.manifest import DefaultsInfo, Manifest, ModelInfo
+from pysdk.guidance import guide_table, resolve_classifier_scale, resolve_guidance
+from pysdk.manifest import DefaultsInfo, Manifest
 from pysdk.schedule import Schedule
 from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, make_table, solver_options
 from pysdk.table import Clip, StepTable
@@ -23,6 +24,18 @@ TIMESTEP_OPTIONS = ("spacing", "steps_offset")
 
 SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep", *LEVEL_OPTIONS)
 """Options that say how a number of steps is spread; a plan's own do not apply to timesteps that are listed."""
+
+REQUEST_ARGUMENTS = (
+    "seed",
+    "start",
+    "labels",
+    "guidance_scale",
+    "guidance_interval",
+    "classifier_scale",
+    "noise",
+    "initial",
+)
+"""Keywords of `make_request`; any other belongs to the solver."""
 
 Noise = NDArray[np.float32] | Callable[[int, NDArray[np.uint64]], NDArray[np.float32]]
 
@@ -35,10 +48,13 @@ class Request:
         table: the rows to run.
         seeds: uint64, the gallery of each image.
         images: uint64, its index there.
-        labels: int64, or None for a network without classes.
-        guidance: float32, or None for a chain without guidance.
+        labels: int64, or None if neither network nor classifier takes any.
+        guidance: float32, or None for a chain without classifier-free guidance.
+        classifier_scale: float32, or None for a chain without classifier guidance.
         noise: replaces the chain's own noise, or None.
         initial: float32 (n, C, H, W), what the chain starts from, or None for noise.
+        known: float32 (n, C, H, W), the images that the table's known columns keep, or None.
+        keep: uint8 (n, C, H, W), not 0 where they keep them, or None.
     """
 
     table: StepTable
@@ -46,8 +62,11 @@ class Request:
     images: NDArray[np.uint64]
     labels: NDArray[np.int64] | None
     guidance: NDArray[np.float32] | None
+    classifier_scale: NDArray[np.float32] | None = None
     noise: Noise | None = None
     initial: NDArray[np.float32] | None = None
+    known: NDArray[np.float32] | None = None
+    keep: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -56,121 +75,86 @@ class Request:
 def make_request(
     manifest: Manifest,
     schedule: Schedule | EdmSchedule,
+    table: StepTable,
     *,
     n: int,
-    seed: int | Sequence[int],
-    start: int,
-    steps: Any,
-    solver: str | StepTable | None,
-    labels: object,
-    guidance_scale: object,
-    noise: Noise | None,
-    initial: NDArray[np.float32] | None,
-    options: dict[str, Any],
+    seed: int | Sequence[int] = 0,
+    start: int = 0,
+    labels: object = None,
+    guidance_scale: object = None,
+    guidance_interval: object = None,
+    classifier_scale: object = None,
+    noise: Noise | None = None,
+    initial: NDArray[np.float32] | None = None,
 ) -> Request:
     """Check the arguments of `Sampler.sample`, which documents them, against a plan."""
     count = whole_number("n", n, 0, MAX_IMAGES)
     first = whole_number("start", start, 0, 2**64 - 1 - count)
     images = np.arange(count, dtype=np.uint64) + np.uint64(first)
-    table = resolve_table(manifest, schedule, solver, steps, options)
     check_tensor("initial", initial, (count, *manifest.model.shape))
-    if table.init_scale == 0 and initial is None:
-        raise OptionError(
-            "this solver's chain has no noise to start from (init_scale 0), it runs on images; give them with initial="
-        )
     if not callable(noise):
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
+    if initial is None and table.init_scale == 0:
+        raise OptionError(
+            "the solver has no noise to start from (init_scale 0); give images with initial=, or use Sampler.encode"
+        )
+    seeds = resolve_seeds(seed, count)
+    guidance = resolve_guidance(
+        manifest.model, manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale, count
+    )
+    scales = resolve_classifier_scale(manifest, classifier_scale, count)
     return Request(
-        table=table,
-        seeds=resolve_seeds(seed, count),
+        table=guide_table(table, schedule, guidance, scales, guidance_interval),
+        seeds=seeds,
         images=images,
-        labels=resolve_labels(manifest.model, labels, images),
-        guidance=resolve_guidance(
-            manifest.model, manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale, count
-        ),
+        labels=resolve_labels(manifest, labels, images, classifier=scales is not None),
+        guidance=guidance,
+        classifier_scale=scales,
         noise=noise,
         initial=initial,
     )
 
 
-def check_tensor(name: str, array: NDArray[np.float32] | None, shape: tuple[int, ...]) -> None:
-    """OptionError unless `array` is None or float32 of `shape`."""
-    dtype = getattr(array, "dtype", type(array).__name__)
-    found = getattr(array, "shape", ())
-    if array is not None and (dtype != np.float32 or found != shape):
-        raise OptionError(f"{name} is {dtype} of shape {found}, expected a float32 array of shape {shape}")
+def split_arguments(arguments: dict[str, Any], *, without: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords for `make_request`, and the rest, options of a solver, which refuses what it does not know.
+
+    Args:
+        arguments: of a call.
+        without: keywords of `make_request` that this call does not take.
+    """
+    taken = [name for name in REQUEST_ARGUMENTS if name in arguments and name not in without]
+    return {name: arguments[name] for name in taken}, {k: v for k, v in arguments.items() if k not in taken}
 
 
-def whole_number(name: str, value: object, low: int, high: int) -> int:
-    """`value` as an int in [low, high]; OptionTypeError or OptionError names it otherwise."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise OptionTypeError(f"{name} is {value!r}, expected a whole number from {low} to {high}") from None
-    if isinstance(value, bool) or not low <= number <= high:
-        raise OptionError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
-    return number
+def resolve_labels(
+    manifest: Manifest, labels: object, images: NDArray[np.uint64], *, classifier: bool = False
+) -> NDArray[np.int64] | None:
+    """Labels of the images; without any, image i of a gallery is of class i mod num_classes.
 
-
-def per_image(name: str, value: object, n: int, dtype: Any) -> NDArray[Any]:
-    """One value for all images, or one for each: an array of `dtype` and shape (n,)."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise OptionError(f"{name} is {value!r}, expected one number or {n} of them") from None
-    wanted = "a number" if np.dtype(dtype).kind == "f" else "a whole number"
-    if array.size and array.dtype.kind not in ("fiu" if np.dtype(dtype).kind == "f" else "iu"):
-        raise OptionTypeError(f"{name} has dtype {array.dtype}, expected {wanted} or {n} of them")
-    if array.shape not in ((), (n,)):
-        raise OptionError(f"{name} has shape {array.shape}, expected {wanted} or one per image, shape ({n},)")
-    return np.ascontiguousarray(np.broadcast_to(array, (n,)))
-
-
-def resolve_seeds(seed: int | Sequence[int], n: int) -> NDArray[np.uint64]:
-    """Seeds of n images: one for all or one for each, in [0, 2^64)."""
-    if not isinstance(seed, (Sequence, np.ndarray)) or isinstance(seed, str) or np.shape(seed) == ():
-        return np.full(n, whole_number("seed", seed, 0, 2**64 - 1), np.uint64)
-    values = list(seed)
-    if len(values) != n:
-        raise OptionError(f"seed has {len(values)} values, expected one number or one per image, {n}")
-    return np.array([whole_number("seed", value, 0, 2**64 - 1) for value in values], np.uint64)
-
-
-def resolve_labels(model: ModelInfo, labels: object, images: NDArray[np.uint64]) -> NDArray[np.int64] | None:
-    """Labels of the images; without any, image i of a gallery is of class i mod num_classes."""
-    if model.num_classes is None:
+    Args:
+        manifest: of the plan.
+        labels: one for all images, one per image, or None.
+        images: their indices in the gallery.
+        classifier: a classifier guides them, so labels are also its classes.
+    """
+    model = manifest.model
+    classes, null_label, name = model.num_classes, model.null_label, model.name
+    if classifier and manifest.classifier is not None:
+        # a network without classes ignores the labels that the classifier reads; no class is none of its classes
+        classes, null_label = manifest.classifier.num_classes, None
+    if classes is None:
         if labels is not None:
-            raise OptionError(f"labels were given, but {model.name!r} has no classes; leave them out")
+            raise OptionError(f"labels were given, but {name!r} has no classes; leave them out")
         return None
     if labels is None:
-        cycled: NDArray[np.int64] = (images % np.uint64(model.num_classes)).astype(np.int64)
+        cycled: NDArray[np.int64] = (images % np.uint64(classes)).astype(np.int64)
         return cycled
     values: NDArray[np.int64] = per_image("labels", labels, len(images), np.int64).astype(np.int64)
-    known = model.num_classes + (model.null_label == model.num_classes)
+    known = classes + (null_label == classes)
     outside = (values < 0) | (values >= known)
     if outside.any():
-        null = f", or {model.null_label} for no class" if model.null_label == model.num_classes else ""
-        raise OptionError(
-            f"labels hold {int(values[outside][0])}, expected classes from 0 to {model.num_classes - 1}{null}"
-        )
-    return values
-
-
-def resolve_guidance(model: ModelInfo, scale: object, n: int) -> NDArray[np.float32] | None:
-    """Guidance scales of n images, or None if all are 1, which is the network without guidance (2207.12598)."""
-    if scale is None:
-        return None
-    with np.errstate(over="ignore"):  # the check for infinity follows
-        values = per_image("guidance_scale", scale, n, np.float32).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise OptionError(f"guidance_scale is {scale!r}, expected finite numbers")
-    if (values == 1).all():
-        return None
-    if model.null_label is None:
-        raise OptionError(
-            f"guidance_scale is {scale!r}, but {model.name!r} was trained without a null label: only 1, which is no "
-            "guidance, can be used"
-        )
+        null = f", or {null_label} for no class" if null_label == classes else ""
+        raise OptionError(f"labels hold {int(values[outside][0])}, expected classes from 0 to {classes - 1}{null}")
     return values
 
 
@@ -210,6 +194,14 @@ def resolve_table(
 def _make_table(
     manifest: Manifest, schedule: Schedule | EdmSchedule, solver: str | None, steps: Any, options: dict[str, Any]
 ) -> StepTable:
+    name, steps, chosen = with_defaults(manifest, solver, steps, options)
+    return make_table(name, schedule, steps=steps, prediction_type=manifest.model.prediction_type, **chosen)
+
+
+def with_defaults(
+    manifest: Manifest, solver: str | None, steps: Any, options: dict[str, Any]
+) -> tuple[str, Any, dict[str, Any]]:
+    """Name, steps and options of a solver, filled up with what the plan knows and asks for."""
     defaults, model = manifest.defaults, manifest.model
     if solver is not None and not isinstance(solver, str):
         raise OptionTypeError(f"solver is {solver!r}, expected a solver's name or a StepTable")
@@ -229,7 +221,7 @@ def _make_table(
     unknown = sorted(set(chosen) - set(taken))
     if unknown and name in SOLVERS:
         raise OptionError(f"solver {name!r} has no option {unknown[0]!r}; it has {sorted(taken)}")
-    return make_table(name, schedule, steps=steps, prediction_type=model.prediction_type, **chosen)
+    return name, steps, chosen
 
 
 def default_clip(defaults: DefaultsInfo) -> Clip:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import _native, engines
-from pysdk.errors import EngineError, NumericalError, OptionError
-from pysdk.images import Images, to_uint8
+from pysdk.arguments import whole_number
+from pysdk.errors import OptionError
+from pysdk.executor import Executor
+from pysdk.images import Output, check_form
+from pysdk.manifest import EngineInfo
 from pysdk.plan import Plan
-from pysdk.request import Noise, Request, check_tensor, make_request, whole_number
+from pysdk.progress import Progress
+from pysdk.request import Noise, Request, make_request, resolve_table, split_arguments
 from pysdk.table import StepTable
+from pysdk.timesteps import Steps
+from pysdk.uses import Uses
 
-Output = Literal["uint8", "float32", "pil"]
 Float: TypeAlias = NDArray[np.float32]
-Progress = bool | Callable[[int, int], object] | None
-
-_IDLE_CHAINS = 4
-"""Chains kept for the next call, with their buffers and bindings."""
-
-_UPDATE_SECONDS = 0.1
-"""How often progress is reported."""
+Labels: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
+Scale: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]] | None
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,15 @@ class Preview:
     denoised: Any
 
 
-class Sampler:
+class Sampler(Uses):
     """Draws images from a plan.
 
     Image i of a seed is the same whatever else is drawn with it: `sample(n=64)[5]` equals `sample(n=1, start=5)[0]`,
-    bit for bit, on any batch size and number of threads. A sampler may be used from several threads at once.
+    bit for bit, on any batch size and number of threads. A sampler may be used from several threads at once, but not in
+    a forked child of the process that made it.
 
     Args:
-        plan: path of an engine.plan, or an open `Plan`.
+        plan: path of an engine.plan, or an open `Plan`, which stays open when the sampler is closed.
         engine: kind of engine to use, e.g. "onnxruntime"; by default the first of the plan that runs here.
         threads: processors to use; by default all that this process may use.
         batch_size: largest number of images in one network call; by default what the engine was built for.
@@ -78,32 +76,45 @@ class Sampler:
         threads: int | None = None,
         batch_size: int | None = None,
     ) -> None:
+        self.threads = whole_number(
+            "threads", engines.default_threads() if threads is None else threads, 1, engines.MAX_THREADS
+        )
         self.plan = plan if isinstance(plan, Plan) else Plan.open(plan)
-        if threads is None:
-            threads = engines.default_threads()
-        self.threads = whole_number("threads", threads, 1, engines.MAX_THREADS)
-        self._chosen, self._skipped = engines.choose(self.plan, engine)
-        self.batch_size = self._chosen.batch_size
-        if batch_size is not None:
-            self.batch_size = whole_number("batch_size", batch_size, 1, 65_536)
-            if self.batch_size != self._chosen.batch_size and not self._chosen.batch_invariant:
-                raise OptionError(
-                    f"batch_size is {batch_size}, but this engine gives the same bits only at the size it was "
-                    f"built for, {self._chosen.batch_size}; leave batch_size out or build the plan with --batch-size"
-                )
-        model = self.plan.manifest.model
-        network = self.plan.member(self._chosen.member)
-        self._engine = engines.module(self._chosen.kind).load(model, self._chosen, network, self.threads)
+        self._opened = self.plan is not plan
+        try:
+            self._chosen, self._skipped = engines.choose(self.plan, engine)
+            self._executor = self._load(batch_size)
+        except BaseException:
+            self._close_plan()
+            raise
+        self.batch_size = self._executor.batch_size
         self.schedule = self.plan.manifest.schedule.make()
-        self._idle: list[tuple[tuple[int, bool], _native.Chain]] = []
-        self._lock = threading.Lock()
+
+    def _load(self, batch_size: int | None) -> Executor:
+        manifest, chosen = self.plan.manifest, self._chosen
+        size = chosen.batch_size if batch_size is None else whole_number("batch_size", batch_size, 1, 65_536)
+        classifier = manifest.classifier
+        invariant = chosen.batch_invariant and (classifier is None or classifier.batch_invariant)
+        if size != chosen.batch_size and not invariant:
+            raise OptionError(
+                f"batch_size is {batch_size}, but this engine gives the same bits only at the size it was "
+                f"built for, {chosen.batch_size}; leave batch_size out or build the plan with --batch-size"
+            )
+        model, gradient = manifest.model, None
+        if classifier is not None:
+            reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
+            info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
+            network = self.plan.member(classifier.member)
+            gradient = engines.module(info.kind).load(reads, info, network, self.threads)
+        engine = engines.module(chosen.kind).load(model, chosen, self.plan.member(chosen.member), self.threads)
+        return Executor(model, engine, gradient, batch_size=size, batch_invariant=invariant, threads=self.threads)
 
     @property
     def info(self) -> dict[str, Any]:
         """The plan's description, and under "running" the engine in use, what was skipped and why, threads and ISA."""
         running = {
             "engine": self._chosen.kind,
-            "description": self._engine.description,
+            "description": self._executor.engine.description,
             "skipped": dict(self._skipped),
             "threads": self.threads,
             "batch_size": self.batch_size,
@@ -112,7 +123,7 @@ class Sampler:
         return {**self.plan.describe(), "running": running}
 
     def __repr__(self) -> str:
-        return f"Sampler({str(self.plan.path)!r}, {self._engine.description})"
+        return f"Sampler({str(self.plan.path)!r}, {self._executor.engine.description})"
 
     def __enter__(self) -> Sampler:
         return self
@@ -123,11 +134,13 @@ class Sampler:
         self.close()
 
     def close(self) -> None:
-        """Let go of the plan and the idle chains; using the sampler afterwards raises EngineError."""
-        with self._lock:
-            self._idle.clear()
-            self._engine = _Closed()
-        self.plan.close()
+        """Let go of the chains, and of the plan if the sampler opened it; using it afterwards raises EngineError."""
+        self._executor.close()
+        self._close_plan()
+
+    def _close_plan(self) -> None:
+        if self._opened:
+            self.plan.close()
 
     def sample(
         self,
@@ -135,10 +148,12 @@ class Sampler:
         *,
         seed: int | Sequence[int] = 0,
         start: int = 0,
-        steps: int | str | Sequence[int] | None = None,
+        steps: Steps = None,
         solver: str | StepTable | None = None,
-        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
-        guidance_scale: float | Sequence[float] | NDArray[np.floating[Any]] | None = None,
+        labels: Labels = None,
+        guidance_scale: Scale = None,
+        guidance_interval: tuple[float, float] | None = None,
+        classifier_scale: Scale = None,
         noise: Noise | None = None,
         initial: Float | None = None,
         output: Output = "uint8",
@@ -160,12 +175,16 @@ class Sampler:
                 model's null label means no class.
             guidance_scale: classifier-free guidance w, eps_u + w (eps_c - eps_u) (2207.12598, with w = 1 for no
                 guidance), for all or one per image; by default the plan's, else 1.
+            guidance_interval: (lowest, highest) timestep at which there is guidance of either kind; elsewhere w is 1
+                and no classifier is asked (2404.07724), which also halves the work there.
+            classifier_scale: classifier guidance, eps - scale sqrt(1 - abar) grad log p(label | x) (2105.05233,
+                Algorithm 2), for all or one per image, by the classifier in the plan; by default 0, none.
             noise: replaces the chain's own noise for parity with another sampler: an array float32 (K + 1, n, C, H, W)
                 (x_T, then one draw per row), or a callable (draw, images uint64 (b,)) -> float32 (b, C, H, W).
             initial: float32 (n, C, H, W), what the chain starts from instead of noise, scaled like the first row's x:
                 images for `reverse_ddim`, else S x_0 + N e, with networks of sigma x_0 + sigma e.
-            output: "uint8" (an `Images` array (n, H, W, C)), "float32" (n, C, H, W) in [-1, 1], which speaks DLPack too
-                (`torch.from_dlpack`), or "pil" (a list of pictures).
+            output: "uint8" (an `Images` array (n, H, W, C)), "float32" (n, C, H, W) in the model's value range, usually
+                [-1, 1], which speaks DLPack too (`torch.from_dlpack`), or "pil" (a list of pictures).
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (network calls done, network calls in all).
             options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
@@ -179,217 +198,47 @@ class Sampler:
             NumericalError: the network returned NaN or infinity.
             EngineError: the network failed.
         """
-        _check_output(output)
-        request = make_request(
-            self.plan.manifest,
-            self.schedule,
-            n=n,
-            seed=seed,
-            start=start,
+        check_form(output)
+        request = self._request(
+            n,
             steps=steps,
             solver=solver,
+            seed=seed,
+            start=start,
             labels=labels,
             guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval,
+            classifier_scale=classifier_scale,
             noise=noise,
             initial=initial,
-            options=options,
+            **options,
         )
-        result = np.empty((len(request), *self.plan.manifest.model.shape), np.float32)
-        batches = self._batches(request)
-        with _reporter(progress, len(batches) * len(request.table)) as report:
-            for part, batch in batches:
-                with self._chain(batch, request.guidance is not None) as chain:
-                    self._begin(chain, request, part, batch)
-                    self._advance(chain, len(request.table), report)
-                    result[part] = chain.x[: part.stop - part.start]
-        _check_finite(result, request)
-        return _finish(result, output)
+        return self._in_form(self._executor.run(request, progress), output)
 
-    def stream(
-        self,
-        n: int = 1,
-        *,
-        every: int = 1,
-        seed: int | Sequence[int] = 0,
-        start: int = 0,
-        steps: int | str | Sequence[int] | None = None,
-        solver: str | StepTable | None = None,
-        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
-        guidance_scale: float | Sequence[float] | NDArray[np.floating[Any]] | None = None,
-        noise: Noise | None = None,
-        initial: Float | None = None,
-        output: Output = "uint8",
-        **options: Any,
-    ) -> Iterator[Preview]:
+    def stream(self, n: int = 1, *, every: int = 1, output: Output = "uint8", **arguments: Any) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
 
-        All n images advance together, so memory is that of n images; the last preview's `x` equals `sample(...)`.
-        Arguments and errors are those of `sample`; they are checked when `stream` is called, not at the first preview.
+        All n images advance together, so memory is that of n images; the last preview's `x` equals `sample(...)`, and
+        `denoised` is what the network makes of it on the way (progressive generation, DDPM, section 4.3).
+        The other arguments and the errors are those of `sample`; they are checked when `stream` is called, not at the
+        first preview.
         """
-        _check_output(output)
+        check_form(output)
         stride = whole_number("every", every, 1, 2**31)
-        request = make_request(
-            self.plan.manifest,
-            self.schedule,
-            n=n,
-            seed=seed,
-            start=start,
-            steps=steps,
-            solver=solver,
-            labels=labels,
-            guidance_scale=guidance_scale,
-            noise=noise,
-            initial=initial,
-            options=options,
-        )
-        chains = []
-        for part, batch in self._batches(request):
-            chain = self._new_chain(batch, request.guidance is not None)
-            self._begin(chain, request, part, batch)
-            chains.append((chain, part.stop - part.start))
-        return self._previews(request, chains, stride, output)
+        request = self._request(n, **arguments)
+        return self._previews(request, self._executor.previews(request, stride), output)
+
+    def _request(
+        self, n: int, *, steps: Steps = None, solver: str | StepTable | None = None, **arguments: Any
+    ) -> Request:
+        manifest = self.plan.manifest
+        named, options = split_arguments(arguments)
+        table = resolve_table(manifest, self.schedule, solver, steps, options)
+        return make_request(manifest, self.schedule, table, n=n, **named)
 
     def _previews(
-        self, request: Request, chains: list[tuple[_native.Chain, int]], every: int, output: Output
+        self, request: Request, states: Iterator[tuple[int, Float, Float]], output: Output
     ) -> Iterator[Preview]:
-        """Advance chains, each with its number of images, side by side."""
-        total, step = len(request.table), 0
-        while chains and step < total:
-            step = min(step + every, total)
-            for chain, _ in chains:
-                self._advance(chain, step, None)
-            x = np.concatenate([chain.x[:count] for chain, count in chains])
-            denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
-            _check_finite(x, request)
+        for step, x, denoised in states:
             timestep = float(request.table.timesteps[step - 1])
-            yield Preview(step, total, timestep, _finish(x, output), _finish(denoised, output))
-
-    def _batches(self, request: Request) -> list[tuple[slice, int]]:
-        """Which images run together, and the batch size of their chain; only the last is smaller, or padded."""
-        size = self.batch_size // 2 if request.guidance is not None else self.batch_size
-        if size == 0:
-            raise OptionError("batch_size is 1, but guidance runs every image twice in one call; use 2 or more")
-        parts = [slice(i, min(i + size, len(request))) for i in range(0, len(request), size)]
-        exact = self._chosen.batch_invariant
-        return [(part, part.stop - part.start if exact else size) for part in parts]
-
-    def _new_chain(self, batch: int, guided: bool) -> _native.Chain:
-        model = self.plan.manifest.model
-        chain = _native.Chain(
-            batch=batch, shape=model.shape, out_channels=model.out_channels, guided=guided, threads=self.threads
-        )
-        chain.attach(self._engine.bind(chain))
-        return chain
-
-    @contextmanager
-    def _chain(self, batch: int, guided: bool) -> Iterator[_native.Chain]:
-        """A chain for one thread to use, from the idle ones if one fits."""
-        key = (batch, guided)
-        with self._lock:
-            engine = self._engine
-            index = next((i for i, (found, _) in enumerate(self._idle) if found == key), None)
-            chain = None if index is None else self._idle.pop(index)[1]
-        if chain is None:
-            chain = self._new_chain(batch, guided)
-        yield chain
-        # not after an error: a chain that failed is dropped with its buffers
-        with self._lock:
-            if self._engine is engine:  # not closed meanwhile
-                self._idle.append((key, chain))
-                del self._idle[:-_IDLE_CHAINS]
-
-    def _begin(self, chain: _native.Chain, request: Request, part: slice, batch: int) -> None:
-        """Hand the images `part` of the request to a chain, padded to its batch by repeating the last."""
-        index = np.minimum(np.arange(part.start, part.start + batch), part.stop - 1)
-        table, clip, noise = request.table, request.table.clip, request.noise
-
-        def draw(number: int) -> Float:
-            if not callable(noise):
-                assert noise is not None
-                return np.ascontiguousarray(noise[number, index])
-            drawn = noise(number, request.images[index])
-            check_tensor(f"what noise returned for draw {number}", drawn, (batch, *self.plan.manifest.model.shape))
-            return np.ascontiguousarray(drawn)
-
-        chain.begin(
-            table.float32(),
-            clip=clip.kind,
-            clip_limit=clip.limit,
-            clip_ratio=clip.ratio,
-            clip_max=clip.max_threshold,
-            learned_variance=table.learned_variance,
-            init_scale=table.init_scale,
-            seeds=request.seeds[index],
-            images=request.images[index],
-            labels=None if request.labels is None else request.labels[index],
-            null_label=-1 if self.plan.manifest.model.null_label is None else self.plan.manifest.model.null_label,
-            guidance=None if request.guidance is None else request.guidance[index],
-            initial=None if request.initial is None else np.ascontiguousarray(request.initial[index]),
-            noise=None if noise is None else draw,
-        )
-
-    def _advance(self, chain: _native.Chain, until: int, report: Callable[[int], object] | None) -> None:
-        """Run rows up to `until`, natively in one go, or in pieces of about 0.1 s if progress is reported."""
-        try:
-            if report is None:
-                chain.advance(until - chain.position)
-                return
-            rows = 1
-            while chain.position < until:
-                before, start = chain.position, time.perf_counter()
-                done = chain.advance(min(rows, until - before)) - before
-                report(done)
-                rows = max(1, int(done * _UPDATE_SECONDS / max(time.perf_counter() - start, 1e-9)))
-        except EngineError as error:
-            raise EngineError(f"{self._engine.description} failed at step {chain.position + 1}: {error}") from error
-
-
-class _Closed:
-    """In the place of the engine of a closed sampler."""
-
-    description = "closed"
-
-    def bind(self, buffers: engines.Buffers) -> Callable[[], object]:
-        raise EngineError("this sampler is closed; open the plan again with Sampler(path)")
-
-
-@contextmanager
-def _reporter(progress: Progress, total: int) -> Iterator[Callable[[int], object] | None]:
-    """Something that is told how many network calls were done, or None."""
-    if callable(progress):
-        done = 0
-
-        def report(count: int) -> None:
-            nonlocal done
-            done += count
-            progress(done, total)
-
-        yield report
-    elif progress or (progress is None and (sys.stderr.isatty() or "ipykernel" in sys.modules)):
-        from tqdm.auto import tqdm  # a quarter of the import time of the SDK
-
-        with tqdm(total=total, unit="step", delay=0 if progress else 1, leave=bool(progress)) as bar:
-            yield bar.update
-    else:
-        yield None
-
-
-def _check_output(output: object) -> None:
-    if output not in ("uint8", "float32", "pil"):
-        raise OptionError(f"output is {output!r}, expected 'uint8', 'float32' or 'pil'")
-
-
-def _check_finite(x: Float, request: Request) -> None:
-    finite = np.isfinite(x).all(axis=(1, 2, 3))
-    if not finite.all():
-        raise NumericalError(
-            f"image {int(request.images[np.argmin(finite)])} became NaN or infinite in {len(request.table)} rows: the "
-            "network or the step table diverges on it; try another solver, more steps or a clip"
-        )
-
-
-def _finish(x: Float, output: Output) -> Any:
-    if output == "float32":
-        return x
-    images = Images(to_uint8(x))
-    return images.to_pil() if output == "pil" else images
+            yield Preview(step, len(request.table), timestep, self._in_form(x, output), self._in_form(denoised, output))

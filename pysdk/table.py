@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pysdk import _native
 from pysdk.errors import OptionError, ScheduleError
+from pysdk.noise import MAX_ROWS
 
 STEP_COLUMNS: tuple[str, ...] = tuple(_native.STEP_COLUMNS)
 _INDEX = {name: index for index, name in enumerate(STEP_COLUMNS)}
@@ -133,8 +134,8 @@ class StepTable:
         rows, width = self.rows, len(STEP_COLUMNS)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ScheduleError(f"rows has shape {rows.shape}; (K, {width}) is needed: {', '.join(STEP_COLUMNS)}")
-        if len(rows) == 0:
-            raise ScheduleError("the table has no rows; a chain needs at least one step")
+        if not 0 < len(rows) <= MAX_ROWS:
+            raise ScheduleError(f"the table has {len(rows) or 'no'} rows; a chain has 1 to {MAX_ROWS}")
         if self.timesteps.shape != (len(rows),):
             raise ScheduleError(f"timesteps has shape {self.timesteps.shape}; ({len(rows)},) is needed, one per row")
         if not np.isfinite(self.timesteps).all():
@@ -146,9 +147,18 @@ class StepTable:
             raise ScheduleError(
                 f"row {row}, column {STEP_COLUMNS[index]} is {rows[row, index]}; it must be finite as float32"
             )
-        self._require("save", (0.0, 1.0), "")
+        for name in ("save", "skip", "unguided"):
+            self._require(name, (0.0, 1.0), "")
+        skipped = self.column("skip") == 1
+        for name in ("p", "q", "b", "h", "grad"):
+            used = np.flatnonzero(skipped & (self.column(name) != 0))
+            if len(used):
+                raise ScheduleError(
+                    f"row {int(used[0])}, column {name} is {self.column(name)[used[0]]}; it must be 0 where skip is 1, "
+                    "as no estimate is made there"
+                )
         if self.learned_variance:
-            self._require("s", (0.0, 1.0), " with learned variance")
+            self._require("s", (0.0, 1.0), " with learned variance", ~skipped)
         if not isinstance(self.clip, Clip):
             raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
         if not (isinstance(self.init_scale, (int, float)) and abs(self.init_scale) <= _FLOAT32_MAX):
@@ -158,9 +168,9 @@ class StepTable:
         """Return the rows as the chain takes them: float32 (K, len(STEP_COLUMNS)), C-contiguous."""
         return np.ascontiguousarray(self.rows, dtype=np.float32)
 
-    def _require(self, name: str, allowed: tuple[float, ...], when: str) -> None:
+    def _require(self, name: str, allowed: tuple[float, ...], when: str, where: ArrayLike = True) -> None:
         column = self.column(name)
-        bad = np.flatnonzero(~np.isin(column, allowed))
+        bad = np.flatnonzero(np.asarray(where) & ~np.isin(column, allowed))
         if len(bad):
             row = int(bad[0])
             raise ScheduleError(f"row {row}, column {name} is {column[row]}; it must be 0 or 1{when}")

@@ -79,7 +79,7 @@ def test_an_engine_that_depends_on_the_batch_gets_full_ones(padded_plan: Path, o
         together = draw(sampler, 7, **options)
         for start, n in [(0, 1), (6, 1), (1, 3), (2, 5)]:
             np.testing.assert_array_equal(draw(sampler, n, start, **options), together[start : start + n])
-        widths = {chain.network_input.shape[0] for _, chain in sampler._idle}
+        widths = {chain.network_input.shape[0] for _, chain in sampler._executor._idle}
     assert widths == {4}
 
 

@@ -65,7 +65,7 @@ def test_closing_while_another_thread_draws(tmp_path: Path) -> None:
         sampler.close()
         closed.set()
         np.testing.assert_array_equal(images.result(), expected)
-    assert sampler._idle == []
+    assert sampler._executor._idle == []
     with pytest.raises(RuntimeError, match="this sampler is closed"):
         sampler.sample(4)
 
@@ -102,14 +102,14 @@ def run_out_of_memory() -> None:
 def test_stopped_within_a_step_and_still_usable(tmp_path: Path, deed: Any, error: type[BaseException]) -> None:
     with Sampler(write_toy_plan(tmp_path / "toy.plan"), threads=1) as sampler:
         expected = sampler.sample(3)
-        sampler._idle.clear()
-        engine = sampler._engine
-        sampler._engine = failing = Failing(engine, deed)
+        sampler._executor._idle.clear()
+        engine = sampler._executor.engine
+        sampler._executor.engine = failing = Failing(engine, deed)
         with pytest.raises(error):
             sampler.sample(3)
         assert failing.calls == 3
-        assert sampler._idle == []  # the chain is not used again
-        sampler._engine = engine
+        assert sampler._executor._idle == []  # the chain is not used again
+        sampler._executor.engine = engine
         np.testing.assert_array_equal(sampler.sample(3), expected)
 
 

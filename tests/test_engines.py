@@ -149,7 +149,7 @@ def test_the_engine_is_bound_to_the_chains_memory(
     path = write_toy_plan(tmp_path / "toy.plan", num_classes=3, null_label=3)
     with Sampler(path, threads=1) as sampler:
         sampler.sample(3, guidance_scale=2.0 if guided else 1.0)
-        _, chain = sampler._idle[-1]  # the last one made
+        _, chain = sampler._executor._idle[-1]  # the last one made
     buffers = {
         "x": chain.network_input,
         "t": chain.network_time,
@@ -161,7 +161,7 @@ def test_the_engine_is_bound_to_the_chains_memory(
 
 def test_it_reads_and_writes_there_without_a_copy(toy: Sampler) -> None:
     chain = _native.Chain(batch=3, shape=(1, 2, 2))
-    call = toy._engine.bind(chain)
+    call = toy._executor.engine.bind(chain)
     for value in (1.0, -6.0):
         chain.network_input[:] = value
         call()
@@ -170,20 +170,20 @@ def test_it_reads_and_writes_there_without_a_copy(toy: Sampler) -> None:
 
 def test_chains_are_kept_for_the_next_call(toy: Sampler) -> None:
     toy.sample(4)
-    ((_, chain),) = toy._idle
+    ((_, chain),) = toy._executor._idle
     address = chain.network_input.ctypes.data
     toy.sample(8, seed=3)
-    assert [kept.network_input.ctypes.data for _, kept in toy._idle] == [address]
+    assert [kept.network_input.ctypes.data for _, kept in toy._executor._idle] == [address]
 
 
 def test_chains_are_freed_without_the_garbage_collector(toy: Sampler) -> None:
     toy.sample(3)
-    chains = [weakref.ref(toy._idle[0][1])]
+    chains = [weakref.ref(toy._executor._idle[0][1])]
     gc.disable()
     try:
         for n in (1, 2, 4):
             toy.sample(n)
-            chains.append(weakref.ref(toy._idle[-1][1]))
+            chains.append(weakref.ref(toy._executor._idle[-1][1]))
         with pytest.raises(ZeroDivisionError):
             toy.sample(1, progress=lambda done, total: 1 // 0)
         toy.close()

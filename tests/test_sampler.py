@@ -1,5 +1,8 @@
 """Sampler: whole chains against the papers' samplers with the same network in torch, and what goes in and comes out."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import pytest
 import torch
 import torch_reference
 
-from pysdk import Clip, Images, Sampler, StepTable
+from pysdk import Clip, Images, Plan, Sampler, StepTable
 from pysdk.images import to_uint8
 from pysdk.noise import normal
 from pysdk.solvers import make_table
@@ -247,3 +250,39 @@ def test_progress_bar_is_shown_when_asked_for(conditional: Sampler, capsys: pyte
     assert capsys.readouterr().err == ""
     conditional.sample(1, steps=3, progress=True)
     assert "3/3" in capsys.readouterr().err
+
+
+def test_a_plan_handed_in_stays_open(conditional_plan: Path) -> None:
+    with Plan.open(conditional_plan) as plan:
+        with Sampler(plan, threads=1) as sampler:
+            first = sampler.sample(1, steps=2)
+        with Sampler(plan, threads=1) as again:
+            np.testing.assert_array_equal(again.sample(1, steps=2), first)
+
+
+FORKED = """
+import os, sys
+from pysdk import Sampler
+from pysdk.errors import EngineError
+sampler = Sampler(sys.argv[1], threads=2)
+sampler.sample(2, steps=2)
+child = os.fork()
+if child:
+    sampler.sample(2, steps=2)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+refused = 0
+for call in (sampler.sample, lambda *a, **k: list(sampler.stream(*a, **k))):
+    try:
+        call(2, steps=2)
+    except EngineError as error:
+        refused += "make the Sampler in the child" in str(error)
+with Sampler(sys.argv[1], threads=2) as own:
+    refused += own.sample(2, steps=2).shape == (2, 8, 8, 1)
+os._exit(7 if refused == 3 else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_refused_instead_of_waiting_for_ever(conditional_plan: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, conditional_plan], timeout=60, check=False)
+    assert done.returncode == 7

@@ -17,6 +17,7 @@ namespace pysdk {
 namespace {
 
 using Denoise = py::typing::Callable<py::object()>;
+using OptionalDenoise = std::optional<Denoise>;
 using Noise = py::typing::Callable<NdArray<float>(py::int_)>;
 
 void check_signals() {
@@ -71,29 +72,36 @@ class SignalTimer {
 };
 
 ChainShape make_shape(std::int64_t batch, const std::vector<std::int64_t>& shape,
-                      std::optional<std::int64_t> out_channels, bool guided, std::int64_t threads) {
+                      std::optional<std::int64_t> out_channels, bool guided, bool classifier,
+                      std::int64_t threads) {
   if (shape.size() != 3) {
     throw py::value_error("shape has " + std::to_string(shape.size()) +
                           " sizes; (channels, height, width) is needed");
   }
-  return {batch, shape[0], shape[1], shape[2], out_channels.value_or(shape[0]), guided, threads};
+  return {batch, shape[0], shape[1], shape[2], out_channels.value_or(shape[0]), guided, classifier, threads};
 }
 
 class BoundChain {
  public:
   explicit BoundChain(const ChainShape& shape) : chain_(shape) {}
 
-  void attach(const Denoise& denoiser) {
-    auto next = std::make_shared<PythonDenoiser>(denoiser);
-    chain_.attach(next);
-    denoiser_ = std::move(next);
+  void attach(const Denoise& denoiser, const OptionalDenoise& conditional,
+              const OptionalDenoise& classifier) {
+    std::vector<std::shared_ptr<PythonDenoiser>> next;
+    const auto wrap = [&next](const OptionalDenoise& callable) -> std::shared_ptr<Denoiser> {
+      return callable ? next.emplace_back(std::make_shared<PythonDenoiser>(*callable)) : nullptr;
+    };
+    chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
+    networks_ = std::move(next);
   }
 
   void begin(const NdArray<float>& rows, const std::string& clip, float clip_limit, double clip_ratio,
              float clip_max, bool learned_variance, float init_scale, const NdArray<std::uint64_t>& seeds,
              const NdArray<std::uint64_t>& images, const std::optional<NdArray<std::int64_t>>& labels,
              std::int64_t null_label, const std::optional<NdArray<float>>& guidance,
-             const std::optional<NdArray<float>>& initial, const std::optional<Noise>& noise) {
+             const std::optional<NdArray<float>>& classifier_scale,
+             const std::optional<NdArray<float>>& initial, const std::optional<NdArray<float>>& known,
+             const std::optional<NdArray<std::uint8_t>>& keep, const std::optional<Noise>& noise) {
     const auto batch = static_cast<py::ssize_t>(chain_.shape().batch);
     Program program;
     const auto table = checked<float>("rows", rows, {-1, static_cast<py::ssize_t>(kStepColumns.size())});
@@ -110,7 +118,12 @@ class BoundChain {
     if (labels) program.labels = checked_values<std::int64_t>("labels", *labels, {batch});
     program.null_label = null_label;
     if (guidance) program.guidance = checked_values<float>("guidance", *guidance, {batch});
+    if (classifier_scale) {
+      program.classifier_scale = checked_values<float>("classifier_scale", *classifier_scale, {batch});
+    }
     if (initial) program.initial = checked_values<float>("initial", *initial, state_shape());
+    if (known) program.known = checked_values<float>("known", *known, state_shape());
+    if (keep) program.keep = checked_values<std::uint8_t>("keep", *keep, state_shape());
     std::shared_ptr<PythonNoise> next;
     if (noise) {
       next = std::make_shared<PythonNoise>(*noise, state_shape());
@@ -142,20 +155,25 @@ class BoundChain {
   py::array_t<float> network_output() const {
     return view(buffers().output, network_shape(shape().out_channels), true);
   }
+  py::array_t<float> classifier_gradient() const {
+    if (!shape().classifier)
+      throw py::value_error("the chain has no classifier; make it with classifier=True");
+    return view(buffers().gradient, state_shape(), true);
+  }
   py::array_t<float> x() const { return view(buffers().x, state_shape(), false); }
   py::array_t<float> denoised() const { return view(buffers().d1, state_shape(), false); }
 
   // The garbage collector's view: a denoiser usually refers to its chain, so they form a cycle.
   int traverse(visitproc visit, void* arg) const {
-    if (denoiser_) Py_VISIT(denoiser_->callable());
+    for (const auto& network : networks_) Py_VISIT(network->callable());
     if (noise_) Py_VISIT(noise_->callable());
     return 0;
   }
   // Only called when nothing else refers to the chain.
   void clear() {
-    chain_.attach(nullptr);
+    chain_.attach({});
     chain_.forget_noise();
-    denoiser_.reset();
+    networks_.clear();
     noise_.reset();
   }
 
@@ -193,7 +211,7 @@ class BoundChain {
   }
 
   CpuChain chain_;
-  std::shared_ptr<PythonDenoiser> denoiser_;
+  std::vector<std::shared_ptr<PythonDenoiser>> networks_;
   std::shared_ptr<PythonNoise> noise_;
 };
 
@@ -224,30 +242,43 @@ void register_chain(py::module_& module) {
       "NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one\n"
       "thread at a time; a call while another is running raises RuntimeError.")
       .def(py::init([](std::int64_t batch, const std::vector<std::int64_t>& shape,
-                       std::optional<std::int64_t> out_channels, bool guided, std::int64_t threads) {
-             return std::make_unique<BoundChain>(make_shape(batch, shape, out_channels, guided, threads));
+                       std::optional<std::int64_t> out_channels, bool guided, bool classifier,
+                       std::int64_t threads) {
+             return std::make_unique<BoundChain>(
+                 make_shape(batch, shape, out_channels, guided, classifier, threads));
            }),
            py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
-           py::arg("guided") = false, py::arg("threads") = 1,
+           py::arg("guided") = false, py::arg("classifier") = false, py::arg("threads") = 1,
            "Allocate a chain.\n\n"
            "Args:\n"
            "    batch: images per batch.\n"
            "    shape: (C, H, W) of one image.\n"
            "    out_channels: of the network, C or 2C; C when None.\n"
            "    guided: classifier-free guidance, the network runs on 2 * batch images.\n"
+           "    classifier: rows may use the gradient of a classifier.\n"
            "    threads: of the update; used from 32768 elements per batch on.\n\n"
            "Raises:\n"
            "    ValueError: a size is out of range.\n"
            "    MemoryError: the buffers do not fit in memory.")
-      .def("attach", &BoundChain::attach, py::arg("denoiser"),
-           "Set the network: a callable without arguments that reads network_input, network_time and\n"
-           "network_labels and fills network_output. Its result is ignored.")
+      .def("attach", &BoundChain::attach, py::arg("denoiser"), py::kw_only(),
+           py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
+           "Set the networks: callables without arguments, whose results are ignored.\n\n"
+           "Args:\n"
+           "    denoiser: reads network_input, network_time and network_labels and fills network_output.\n"
+           "    conditional: the same for the first `batch` images only, the conditional half; called in\n"
+           "        unguided rows of a guided chain, where the denoiser is called without it.\n"
+           "    classifier: reads the conditional half too and fills classifier_gradient; called in rows\n"
+           "        with a grad column.\n\n"
+           "Raises:\n"
+           "    ValueError: the chain is not guided, or was made without a classifier.\n"
+           "    RuntimeError: the chain is running.")
       .def("begin", &BoundChain::begin, py::arg("rows"), py::kw_only(), py::arg("clip") = "none",
            py::arg("clip_limit") = 1.0f, py::arg("clip_ratio") = 0.995,
            py::arg("clip_max") = std::numeric_limits<float>::infinity(), py::arg("learned_variance") = false,
            py::arg("init_scale") = 1.0f, py::arg("seeds"), py::arg("images"), py::arg("labels") = py::none(),
-           py::arg("null_label") = -1, py::arg("guidance") = py::none(), py::arg("initial") = py::none(),
-           py::arg("noise") = py::none(),
+           py::arg("null_label") = -1, py::arg("guidance") = py::none(),
+           py::arg("classifier_scale") = py::none(), py::arg("initial") = py::none(),
+           py::arg("known") = py::none(), py::arg("keep") = py::none(), py::arg("noise") = py::none(),
            "Start a chain from its first row; on an error the previous one stays as it was.\n\n"
            "Args:\n"
            "    rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().\n"
@@ -262,9 +293,13 @@ void register_chain(py::module_& module) {
            "    labels: int64 (batch,); None means null_label for all.\n"
            "    null_label: label of the unconditional half.\n"
            "    guidance: float32 (batch,), weights w; needed if and only if the chain is guided.\n"
+           "    classifier_scale: float32 (batch,), needed if and only if the chain has a classifier.\n"
            "    initial: float32 (batch, C, H, W), x to start from instead of init_scale * z_0.\n"
-           "    noise: called with the draw number (0: x_T, k + 1: row k), returns float32 (batch, C, H, W)\n"
-           "        to use instead of Philox.\n\n"
+           "    known: float32 (batch, C, H, W), the image that rows with known columns keep.\n"
+           "    keep: uint8 (batch, C, H, W), not 0 where they keep it; given together with known.\n"
+           "    noise: called with the draw number (0: x_T, k + 1: row k, 2^31 + k: the known region in row "
+           "k),\n"
+           "        returns float32 (batch, C, H, W) to use instead of Philox.\n\n"
            "Raises:\n"
            "    TypeError: an array has another dtype.\n"
            "    ValueError: a shape or value does not fit.\n"
@@ -284,6 +319,9 @@ void register_chain(py::module_& module) {
       .def_property_readonly("network_labels", &BoundChain::network_labels, "int64 (NB,).")
       .def_property_readonly("network_output", &BoundChain::network_output,
                              "float32 (NB, out_channels, H, W), to be filled by the denoiser.")
+      .def_property_readonly(
+          "classifier_gradient", &BoundChain::classifier_gradient,
+          "float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.")
       .def_property_readonly("x", &BoundChain::x,
                              "float32 (batch, C, H, W), read-only view of the current sample.")
       .def_property_readonly("denoised", &BoundChain::denoised,

@@ -50,6 +50,44 @@ void require_length(const char* name, std::size_t length, std::int64_t expected)
   }
 }
 
+void check_classifier(const ChainShape& shape, const Program& program) {
+  const bool used =
+      std::any_of(program.rows.begin(), program.rows.end(), [](const Row& row) { return row.grad != 0.0f; });
+  if (used && !shape.classifier) {
+    throw std::invalid_argument(
+        "the column grad is used but the chain has no classifier; make it with "
+        "classifier=True");
+  }
+  if (shape.classifier && program.classifier_scale.empty()) {
+    throw std::invalid_argument("classifier_scale is None; a chain with a classifier needs one per image");
+  }
+  if (!shape.classifier && !program.classifier_scale.empty()) {
+    throw std::invalid_argument(
+        "classifier_scale is given but the chain has no classifier; make it with classifier=True");
+  }
+  if (shape.classifier) require_length("classifier_scale", program.classifier_scale.size(), shape.batch);
+  for (const float scale : program.classifier_scale) {
+    if (!std::isfinite(scale)) {
+      throw std::invalid_argument("classifier_scale holds NaN or infinity; every scale must be finite");
+    }
+  }
+}
+
+void check_known(const ChainShape& shape, const Program& program) {
+  const bool used = std::any_of(program.rows.begin(), program.rows.end(), keeps_known);
+  if (program.known.empty() != program.keep.empty()) {
+    throw std::invalid_argument("known and keep belong together; one of them is None");
+  }
+  if (used == program.known.empty()) {
+    throw std::invalid_argument(used
+                                    ? "the columns known and known_noise are used but known and keep are None"
+                                    : "known and keep are given but no row of the table uses them");
+  }
+  if (used && (program.known.size() != shape.elements() || program.keep.size() != shape.elements())) {
+    throw std::invalid_argument("known and keep must have the shape of the chain's x");
+  }
+}
+
 }  // namespace
 
 void ChainShape::validate() const {
@@ -78,6 +116,7 @@ ChainBuffers::ChainBuffers(const ChainShape& shape)
       time(1),
       labels(shape.network_batch()),
       output(shape.network_batch() * shape.output()),
+      gradient(shape.classifier ? shape.elements() : 0),
       x(shape.elements()),
       d1(shape.elements()) {}
 
@@ -86,15 +125,21 @@ CpuChain::CpuChain(const ChainShape& shape)
       buffers_(std::make_shared<ChainBuffers>(shape)),
       threads_(static_cast<std::size_t>(shape.threads)) {}
 
-void CpuChain::attach(std::shared_ptr<Denoiser> denoiser) {
+void CpuChain::attach(Networks networks) {
   const Busy busy(busy_);
-  denoiser_.swap(denoiser);
+  if (networks.conditional && !shape_.guided) {
+    throw std::invalid_argument("conditional is given but the chain is not guided; make it with guided=True");
+  }
+  if (networks.classifier && !shape_.classifier) {
+    throw std::invalid_argument("classifier is given but the chain has none; make it with classifier=True");
+  }
+  std::swap(networks_, networks);
 }
 
 void CpuChain::check(const Program& program) const {
   if (program.rows.empty()) throw std::invalid_argument("rows is empty; a chain needs at least one row");
-  if (program.rows.size() >= kReserved - kFirstRow) {
-    throw std::invalid_argument("rows has 2^31 rows or more; draw numbers end there");
+  if (program.rows.size() > kMaxRows) {
+    throw std::invalid_argument("rows has more than 2^24 rows; draw numbers end there");
   }
   validate_rows(program.rows, program.learned_variance);
   require_length("seeds", program.seeds.size(), shape_.batch);
@@ -113,6 +158,8 @@ void CpuChain::check(const Program& program) const {
     if (!std::isfinite(w))
       throw std::invalid_argument("guidance holds NaN or infinity; every weight must be finite");
   }
+  check_classifier(shape_, program);
+  check_known(shape_, program);
   if (program.learned_variance && shape_.out_channels != 2 * shape_.channels) {
     throw std::invalid_argument("learned_variance needs out_channels=" + std::to_string(2 * shape_.channels) +
                                 "; the chain was made with " + std::to_string(shape_.out_channels));
@@ -142,6 +189,7 @@ void CpuChain::begin(Program program) {
   AlignedArray<float> d2(uses([](const Row& row) { return row.c2 != 0.0f; }) ? elements : 0);
   AlignedArray<float> y(uses([](const Row& row) { return row.g != 0.0f; }) ? elements : 0);
   AlignedArray<float> foreign(program.noise ? elements : 0);
+  AlignedArray<float> foreign_known(program.noise && !program.known.empty() ? elements : 0);
   AlignedArray<float> scratch(program.clip == ClipKind::kDynamic ? 2 * image * threads_.count() : 0);
   if (program.noise && draws) program.noise(kInitial, foreign.data());
 
@@ -149,6 +197,7 @@ void CpuChain::begin(Program program) {
   d2_ = std::move(d2);
   y_ = std::move(y);
   foreign_noise_ = std::move(foreign);
+  foreign_known_ = std::move(foreign_known);
   scratch_ = std::move(scratch);
   position_ = 0;
   length_ = static_cast<std::int64_t>(program_.rows.size());
@@ -176,18 +225,31 @@ void CpuChain::begin(Program program) {
   }
 }
 
+void CpuChain::call_networks(const Row& row) {
+  if (row.skip != 0.0f) return;
+  const bool half = row.unguided != 0.0f && networks_.conditional;
+  (half ? networks_.conditional : networks_.denoiser)->enqueue();
+  if (row.grad != 0.0f) networks_.classifier->enqueue();
+}
+
 std::int64_t CpuChain::advance(std::int64_t count, const std::function<void()>& poll) {
   const Busy busy(busy_);
   if (count < 0) throw std::invalid_argument("count is " + std::to_string(count) + "; it must be 0 or more");
   if (length_ == 0) throw std::runtime_error("the chain has no rows; call begin first");
-  if (!denoiser_) throw std::runtime_error("the chain has no denoiser; call attach first");
+  if (!networks_.denoiser) throw std::runtime_error("the chain has no denoiser; call attach first");
+  if (shape_.classifier && !networks_.classifier) {
+    throw std::runtime_error("the chain has no classifier; give one to attach");
+  }
   for (; count > 0 && position_ < length_; --count) {
     poll();
     const std::size_t index = static_cast<std::size_t>(position_);
-    buffers_->time.data()[0] = program_.rows[index].t;
-    denoiser_->enqueue();
-    if (program_.noise && program_.rows[index].s != 0.0f)
-      program_.noise(kFirstRow + position_, foreign_noise_.data());
+    const Row& row = program_.rows[index];
+    buffers_->time.data()[0] = row.t;
+    call_networks(row);
+    if (program_.noise && row.s != 0.0f) program_.noise(kFirstRow + position_, foreign_noise_.data());
+    if (program_.noise && row.known_noise != 0.0f) {
+      program_.noise(std::int64_t{kKnown} + position_, foreign_known_.data());
+    }
     run_row(index);
     ++position_;
   }

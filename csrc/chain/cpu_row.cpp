@@ -28,14 +28,25 @@ RowTask CpuChain::image_task(std::size_t index, std::size_t image) const {
   task.next_c_in = last ? 0.0f : program_.rows[index + 1].c_in;
   task.clip = program_.clip;
   task.clip_limit = program_.clip_limit;
-  task.learned_variance = program_.learned_variance;
+  task.learned_variance = program_.learned_variance && task.row.skip == 0.0f;
   task.key = {program_.seeds[image], program_.images[image], static_cast<std::uint32_t>(kFirstRow + index)};
   task.f = buffers_->output.data() + image * shape_.output();
-  if (shape_.guided) {
+  if (shape_.guided && task.row.unguided == 0.0f) {
     task.f_uncond = task.f + static_cast<std::size_t>(shape_.batch) * shape_.output();
     task.guidance = program_.guidance[image];
   }
-  if (program_.learned_variance) task.v = task.f + size;
+  if (task.learned_variance) task.v = task.f + size;
+  if (task.row.grad != 0.0f) {
+    task.gradient = at(buffers_->gradient);
+    task.classifier_scale = program_.classifier_scale[image];
+  }
+  if (keeps_known(task.row)) {
+    task.known = program_.known.data() + offset;
+    task.keep = program_.keep.data() + offset;
+    task.known_key = {program_.seeds[image], program_.images[image],
+                      static_cast<std::uint32_t>(kKnown + index)};
+    task.known_noise = at(foreign_known_);
+  }
   task.noise = at(foreign_noise_);
   task.x = at(buffers_->x);
   task.d1 = at(buffers_->d1);
@@ -81,7 +92,7 @@ void CpuChain::run_row(std::size_t index) {
   const std::size_t batch = static_cast<std::size_t>(shape_.batch);
   // A dynamic threshold is one number of the whole image, so there a part of the work is an image, else a
   // block.
-  const bool by_image = program_.clip == ClipKind::kDynamic;
+  const bool by_image = program_.clip == ClipKind::kDynamic && program_.rows[index].skip == 0.0f;
   const std::size_t blocks = by_image ? 1 : (size + kBlock - 1) / kBlock;
   const auto work = [&](std::size_t begin, std::size_t end, std::size_t worker) {
     for (std::size_t item = begin; item < end; ++item) {

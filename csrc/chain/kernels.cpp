@@ -62,6 +62,11 @@ void estimate(const RowTask& task, std::size_t first, std::size_t count, float* 
   BlockSum sum(r, count);
   sum.add(task.row.p, task.x + first);
   sum.add(task.row.q, f);
+  if (task.gradient != nullptr && task.classifier_scale != 0.0f) {  // scale 0 is the chain without classifier
+    const float* gradient = task.gradient + first;
+    for (std::size_t i = 0; i < count; ++i) blended[i] = f32::mul(task.classifier_scale, gradient[i]);
+    sum.add(task.row.grad, blended);
+  }
   sum.finish();
 }
 
@@ -95,16 +100,37 @@ void add_noise(const RowTask& task, std::size_t first, std::size_t count, BlockS
   sum.add(task.row.s, noise);
 }
 
+// Where the mask says so, next = known * image + known_noise * z (Lugmayr et al. 2022, eq. 8a and 8c).
+void keep_known(const RowTask& task, std::size_t first, std::size_t count, float* __restrict next) {
+  if (task.known == nullptr) return;
+  float z[kBlock];
+  float noised[kBlock];
+  const float* noise = task.known_noise != nullptr ? task.known_noise + first : z;
+  if (task.row.known_noise != 0.0f && task.known_noise == nullptr) {
+    fill_normal_padded(task.known_key, first, count, z);
+  }
+  BlockSum sum(noised, count);
+  sum.add(task.row.known, task.known + first);
+  sum.add(task.row.known_noise, noise);
+  sum.finish();
+  const std::uint8_t* __restrict keep = task.keep + first;
+  for (std::size_t i = 0; i < count; ++i) next[i] = keep[i] != 0 ? noised[i] : next[i];
+}
+
 void update(const RowTask& task, std::size_t first, std::size_t count) {
   const Row& row = task.row;
+  const bool estimates = row.skip == 0.0f;
   float* x = task.x + first;
   float* d1 = task.d1 + first;
   float r[kBlock];
   float clipped[kBlock];
   float next[kBlock];
   const float* raw = task.raw != nullptr ? task.raw + first : r;
-  if (task.raw == nullptr) estimate(task, first, count, r);
-  const float* d = clip(task, raw, count, clipped);
+  const float* d = nullptr;  // b and h are 0 where there is no estimate
+  if (estimates) {
+    if (task.raw == nullptr) estimate(task, first, count, r);
+    d = clip(task, raw, count, clipped);
+  }
 
   BlockSum sum(next, count);
   sum.add(row.a, x);
@@ -115,11 +141,12 @@ void update(const RowTask& task, std::size_t first, std::size_t count) {
   if (task.y != nullptr) sum.add(row.g, task.y + first);
   add_noise(task, first, count, sum);
   sum.finish();
+  keep_known(task, first, count, next);
 
   const std::size_t bytes = count * sizeof(float);
   if (task.y != nullptr && row.save != 0.0f) std::memcpy(task.y + first, x, bytes);
-  if (task.d2 != nullptr) std::memcpy(task.d2 + first, d1, bytes);
-  std::memcpy(d1, d, bytes);
+  if (estimates && task.d2 != nullptr) std::memcpy(task.d2 + first, d1, bytes);
+  if (estimates) std::memcpy(d1, d, bytes);
   std::memcpy(x, next, bytes);
   if (task.input != nullptr) scale(next, task.next_c_in, count, task.input + first);
   if (task.input_uncond != nullptr) scale(next, task.next_c_in, count, task.input_uncond + first);

@@ -27,8 +27,14 @@ struct RowTask {
   const float* f;         // network output, the conditional half when guided
   const float* f_uncond;  // guided: the other half
   const float* v;         // learned variance: the second half of the channels of f
-  const float* noise;     // foreign noise instead of Philox
-  const float* raw;       // r, when it was needed before (kDynamic)
+  const float* gradient;  // classifier guidance in this row: d log p(label | x) / dx
+  float classifier_scale;
+  const float* noise;        // foreign noise instead of Philox
+  const float* raw;          // r, when it was needed before (kDynamic)
+  const float* known;        // in a row that keeps the known region: the image it is in
+  const std::uint8_t* keep;  // and where it lies
+  NoiseKey known_key;        // and its noise,
+  const float* known_noise;  // or foreign noise instead
   float* x;
   float* d1;
   float* d2;

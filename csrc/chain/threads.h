@@ -2,14 +2,28 @@
 // that the network's own threads have the cores to themselves.
 #pragma once
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
 #include <condition_variable>
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace pysdk {
+
+// Which process this is: a forked child has none of its parent's threads.
+inline long process_id() {
+#if defined(__unix__) || defined(__APPLE__)
+  return static_cast<long>(getpid());
+#else
+  return 0;
+#endif
+}
 
 class Threads {
  public:
@@ -19,15 +33,7 @@ class Threads {
   explicit Threads(std::size_t count) : count_(count) {}
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
-
-  ~Threads() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    start_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
+  ~Threads() { abandon_if_forked(); }
 
   std::size_t count() const { return count_; }
 
@@ -37,52 +43,92 @@ class Threads {
       work(0, items, 0);
       return;
     }
-    while (threads_.size() + 1 < count_) {  // started when first needed
-      const std::size_t worker = threads_.size() + 1;
-      threads_.emplace_back([this, worker, seen = round_]() mutable { serve(worker, seen); });
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      work_ = &work;
-      items_ = items;
-      running_ = threads_.size();
-      ++round_;
-    }
-    start_.notify_all();
-    part(work, items, 0);
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
+    abandon_if_forked();
+    if (!pool_) pool_ = std::make_unique<Pool>(count_);  // started when first needed
+    pool_->run(items, work);
   }
 
  private:
-  void part(const Work& work, std::size_t items, std::size_t worker) const {
-    const std::size_t begin = items * worker / count_;
-    const std::size_t end = items * (worker + 1) / count_;
-    if (begin < end) work(begin, end, worker);
-  }
-
-  void serve(std::size_t worker, std::size_t seen) {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      start_.wait(lock, [&] { return stop_ || round_ != seen; });
-      if (stop_) return;
-      seen = round_;
-      const Work& work = *work_;
-      const std::size_t items = items_;
-      lock.unlock();
-      part(work, items, worker);
-      lock.lock();
-      if (--running_ == 0) done_.notify_one();
+  class Pool {
+   public:
+    explicit Pool(std::size_t count) : count_(count) {
+      try {
+        for (std::size_t worker = 1; worker < count; ++worker) {
+          threads_.emplace_back([this, worker] { serve(worker); });
+        }
+      } catch (...) {  // the system has no thread left: join those that began
+        stop();
+        throw;
+      }
     }
+
+    ~Pool() { stop(); }
+
+    long process() const { return process_; }
+
+    void run(std::size_t items, const Work& work) {
+      {
+        const std::lock_guard lock(mutex_);
+        work_ = &work;
+        items_ = items;
+        running_ = threads_.size();
+        ++round_;
+      }
+      start_.notify_all();
+      part(work, items, 0);
+      std::unique_lock lock(mutex_);
+      done_.wait(lock, [this] { return running_ == 0; });
+    }
+
+   private:
+    void stop() {
+      {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+      }
+      start_.notify_all();
+      for (std::thread& thread : threads_) thread.join();
+    }
+
+    void part(const Work& work, std::size_t items, std::size_t worker) const {
+      const std::size_t begin = items * worker / count_;
+      const std::size_t end = items * (worker + 1) / count_;
+      if (begin < end) work(begin, end, worker);
+    }
+
+    void serve(std::size_t worker) {
+      std::unique_lock lock(mutex_);
+      for (std::size_t seen = 0;;) {
+        start_.wait(lock, [&] { return stop_ || round_ != seen; });
+        if (stop_) return;
+        seen = round_;
+        const Work& work = *work_;
+        const std::size_t items = items_;
+        lock.unlock();
+        part(work, items, worker);
+        lock.lock();
+        if (--running_ == 0) done_.notify_one();
+      }
+    }
+
+    const std::size_t count_;
+    const long process_ = process_id();
+    std::mutex mutex_;
+    std::condition_variable start_, done_;
+    const Work* work_ = nullptr;
+    std::size_t items_ = 0, running_ = 0, round_ = 0;
+    bool stop_ = false;
+    std::vector<std::thread> threads_;
+  };
+
+  // In a forked child the parent's pool is memory without threads, its mutex perhaps held for ever: neither
+  // to be used nor to be destroyed, so it is left behind.
+  void abandon_if_forked() {
+    if (pool_ && pool_->process() != process_id()) static_cast<void>(pool_.release());
   }
 
   const std::size_t count_;
-  std::vector<std::thread> threads_;
-  std::mutex mutex_;
-  std::condition_variable start_, done_;
-  const Work* work_ = nullptr;
-  std::size_t items_ = 0, running_ = 0, round_ = 0;
-  bool stop_ = false;
+  std::unique_ptr<Pool> pool_;
 };
 
 }  // namespace pysdk

@@ -8,12 +8,14 @@
 
 namespace pysdk {
 
-// The draw word of a counter. Row k of a chain uses kFirstRow + k; a new use of noise takes a value from
-// kReserved up.
+// The draw word of a counter. Row k of a chain uses kFirstRow + k. Other streams start from kReserved up,
+// kMaxRows apart, so that each has a draw for every row.
 enum Draw : std::uint32_t {
   kInitial = 0,
   kFirstRow = 1,
+  kMaxRows = 1u << 24,
   kReserved = 0x80000000u,
+  kKnown = kReserved,  // + k: what noises the known region in row k (inpainting)
 };
 
 struct Words {

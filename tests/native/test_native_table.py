@@ -16,7 +16,10 @@ from pysdk.table import STEP_COLUMNS, Clip, StepTable
 
 def test_columns_are_named_once():
     assert _native.STEP_COLUMNS == STEP_COLUMNS
-    assert " ".join(STEP_COLUMNS) == "t c_in p q a b h c1 c2 g s log_beta log_beta_tilde save"
+    assert (
+        " ".join(STEP_COLUMNS)
+        == "t c_in p q a b h c1 c2 g s log_beta log_beta_tilde save skip unguided grad known known_noise"
+    )
 
 
 def test_defaults_and_lookup():
@@ -35,7 +38,7 @@ def test_defaults_and_lookup():
 
 
 def test_rows_alone_are_enough():
-    assert StepTable(np.ones((2, len(STEP_COLUMNS)))).timesteps.tolist() == [1, 1]
+    assert StepTable(np.eye(2, len(STEP_COLUMNS))).timesteps.tolist() == [1, 0]
 
 
 def test_a_table_is_read_only_and_keeps_no_reference():
@@ -61,6 +64,11 @@ def test_a_table_is_read_only_and_keeps_no_reference():
         ({"t": [1.0], "b": 1e39}, ScheduleError, "row 0, column b is 1e.39; it must be finite as float32"),
         ({"t": [1.0], "save": 0.5}, ScheduleError, "save is 0.5; it must be 0 or 1"),
         ({"t": [1.0], "s": 0.5, "learned_variance": True}, ScheduleError, "s is 0.5; .* with learned variance"),
+        ({"t": [1.0], "skip": 2}, ScheduleError, "skip is 2.0; it must be 0 or 1"),
+        ({"t": [1.0], "unguided": -1}, ScheduleError, "unguided is -1.0; it must be 0 or 1"),
+        ({"t": [1.0], "skip": 1, "b": 0.5}, ScheduleError, "column b is 0.5; it must be 0 where skip is 1"),
+        ({"t": [1.0, 2.0], "skip": [0, 1], "grad": 1}, ScheduleError, "row 1, column grad is 1.0; it must be 0 where"),
+        ({"t": np.zeros(2**24 + 1)}, ScheduleError, "the table has 16777217 rows; a chain has 1 to 16777216"),
         ({"t": [1.0], "a": [1, 2]}, ScheduleError, r"column a has shape \(2,\); \(1,\) or one number"),
         ({"t": 1.0}, ScheduleError, "one timestep per row"),
         ({"t": ["x"]}, ScheduleError, "t is not an array of numbers"),
@@ -79,7 +87,7 @@ def test_from_columns_errors(columns: dict[str, Any], error: type[Exception], me
 
 
 def test_wrong_shape_of_rows():
-    with pytest.raises(ScheduleError, match=r"rows has shape \(3, 2\); \(K, 14\) is needed: t, c_in"):
+    with pytest.raises(ScheduleError, match=r"rows has shape \(3, 2\); \(K, 19\) is needed: t, c_in"):
         StepTable(np.zeros((3, 2)), timesteps=np.zeros(3))
     with pytest.raises(OptionError, match="no column 'z'"):
         StepTable.from_columns(t=[1.0]).column("z")

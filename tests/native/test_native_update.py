@@ -35,6 +35,10 @@ class Case:
     labels: NDArray[np.int64]
     guidance: Float | None
     initial: Float | None
+    gradients: Float | None = None  # (K, batch, C, H, W)
+    classifier_scale: Float | None = None
+    known: Float | None = None
+    keep: NDArray[np.bool_] | None = None
 
     @property
     def batch(self) -> int:
@@ -47,18 +51,23 @@ class Case:
             shape=self.shape,
             out_channels=self.outputs.shape[2],
             guided=self.guidance is not None,
+            classifier=self.gradients is not None,
             threads=threads,
         )
         network_input, network_time, network_output = chain.network_input, chain.network_time, chain.network_output
         inputs: list[Float] = []
 
         def denoise() -> None:
-            k = len(inputs)
-            assert network_time[0] == np.float32(self.table.column("t")[k])
+            assert not self.table.column("skip")[chain.position]
+            assert network_time[0] == np.float32(self.table.column("t")[chain.position])
             inputs.append(network_input.copy())
-            network_output[:] = self.outputs[k]
+            network_output[:] = self.outputs[chain.position]
 
-        chain.attach(denoise)
+        def classify() -> None:
+            assert self.gradients is not None
+            chain.classifier_gradient[:] = self.gradients[chain.position]
+
+        chain.attach(denoise, classifier=None if self.gradients is None else classify)
         clip = self.table.clip
         chain.begin(
             self.table.float32(),
@@ -72,17 +81,27 @@ class Case:
             images=self.images,
             labels=self.labels,
             guidance=self.guidance,
+            classifier_scale=self.classifier_scale,
             initial=self.initial,
+            known=self.known,
+            keep=None if self.keep is None else self.keep.astype(np.uint8) * 3,
         )
         return chain, inputs
 
     def reference(self) -> tuple[reference.State, list[Float]]:
         inputs: list[Float] = []
+        rows = iter(np.flatnonzero(self.table.column("skip") == 0))
+        rows_with_gradient = iter(np.flatnonzero(self.table.column("grad")))
 
         def denoise(x: Float, _t: np.float32, labels: NDArray[np.int64]) -> Float:
             assert labels[: self.batch].tolist() == self.labels.tolist()
             inputs.append(x)
-            return self.outputs[len(inputs) - 1]
+            return self.outputs[next(rows)]
+
+        def classify(_x: Float, _t: np.float32, labels: NDArray[np.int64]) -> Float:
+            assert labels.tolist() == self.labels.tolist()
+            assert self.gradients is not None
+            return self.gradients[next(rows_with_gradient)]
 
         state = reference.run(
             self.table,
@@ -92,7 +111,11 @@ class Case:
             images=self.images,
             labels=self.labels,
             guidance=self.guidance,
+            classifier=classify,
+            classifier_scale=self.classifier_scale,
             initial=self.initial,
+            known=self.known,
+            keep=self.keep,
         )
         return state, inputs
 
@@ -107,13 +130,24 @@ def make_case(
     learned_variance: bool = False,
     guided: bool = False,
     initial: bool = False,
+    skips: bool = False,
+    classifier: bool = False,
+    known: bool = False,
     zeros: float = 0.3,
 ) -> Case:
     columns = {name: rng.normal(size=rows) * (rng.random(rows) >= zeros) for name in STEP_COLUMNS}
     columns["t"] = rng.integers(0, 1000, rows)[::-1].astype(np.float64)
     columns["save"] = (rng.random(rows) < 0.5).astype(np.float64)
+    columns["unguided"] = (rng.random(rows) < 0.3).astype(np.float64)
+    columns["skip"] = ((rng.random(rows) < 0.4) & skips).astype(np.float64)
+    for name in ("p", "q", "b", "h", "grad"):
+        columns[name] *= columns["skip"] == 0
+    columns["grad"] *= classifier
+    for name in ("known", "known_noise"):
+        columns[name] *= known
+    known = bool(np.any(columns["known"]) or np.any(columns["known_noise"]))
     if learned_variance:
-        columns["s"] = (rng.random(rows) < 0.7).astype(np.float64)
+        columns["s"] = np.where(columns["skip"] == 1, columns["s"], rng.random(rows) < 0.7)
     table = StepTable.from_columns(
         **columns,
         clip=clip,
@@ -135,6 +169,12 @@ def make_case(
         labels=rng.integers(0, 10, batch),
         guidance=guidance,
         initial=rng.normal(size=(batch, *shape)).astype(np.float32) if initial else None,
+        gradients=rng.normal(size=(rows, batch, *shape)).astype(np.float32) if classifier else None,
+        classifier_scale=(rng.normal(size=batch) * (rng.random(batch) < 0.7)).astype(np.float32)
+        if classifier
+        else None,
+        known=rng.normal(size=(batch, *shape)).astype(np.float32) if known else None,
+        keep=rng.random((batch, *shape)) < 0.5 if known else None,
     )
 
 
@@ -174,6 +214,9 @@ CLIPS = st.one_of(
     learned_variance=st.booleans(),
     guided=st.booleans(),
     initial=st.booleans(),
+    skips=st.booleans(),
+    classifier=st.booleans(),
+    known=st.booleans(),
     zeros=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     threads=st.integers(1, 4),
 )
@@ -233,6 +276,7 @@ def run_fixed_cases() -> None:
     for clip in (Clip.none(), Clip.clamp(0.8), Clip.dynamic(0.9)):
         for learned_variance in (False, True):
             options = {"clip": clip, "learned_variance": learned_variance, "zeros": 0.1}
+            options |= {"skips": True, "classifier": True, "known": True}
             assert_chain_equals_reference(
                 make_case(rng, batch=3, shape=(3, 19, 23), guided=learned_variance, **options)
             )
@@ -254,6 +298,25 @@ def torch_sum(terms: Sequence[tuple[float, torch.Tensor]], like: torch.Tensor) -
     return total
 
 
+def torch_estimate(case: Case, k: int, row: dict[str, float], x: torch.Tensor) -> torch.Tensor:
+    """r, with both kinds of guidance."""
+    f = torch.from_numpy(case.outputs[k])[:, : case.shape[0]]
+    if case.guidance is not None:
+        f, f_u = f.chunk(2)
+        w = torch.from_numpy(case.guidance)[:, None, None, None]
+        if row["unguided"] == 0:
+            f = torch.where(w == 0, f_u, torch.where(w == 1, f, f_u + w * (f - f_u)))
+    terms = [(row["p"], x), (row["q"], f)]
+    r = torch_sum(terms, x)
+    if row["grad"] == 0:
+        return r
+    assert case.gradients is not None
+    assert case.classifier_scale is not None
+    scale = torch.from_numpy(case.classifier_scale)[:, None, None, None]
+    shifted = torch_sum([*terms, (row["grad"], scale * torch.from_numpy(case.gradients[k]))], x)
+    return torch.where(scale == 0, r, shifted)
+
+
 def torch_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     def draw(number: int) -> torch.Tensor:
         return torch.from_numpy(noise.normal(case.seeds, case.images, number, case.shape))
@@ -265,13 +328,8 @@ def torch_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     d1, d2, y = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
     for k, values in enumerate(table.float32()):
         row = dict(zip(STEP_COLUMNS, values.tolist(), strict=True))
-        output = torch.from_numpy(case.outputs[k])
-        f, v = output[:batch, :channels], output[:batch, channels:]
-        if case.guidance is not None:
-            w = torch.from_numpy(case.guidance)[:, None, None, None]
-            f_u = output[batch:, :channels]
-            f = torch.where(w == 0, f_u, torch.where(w == 1, f, f_u + w * (f - f_u)))
-        r = torch_sum([(row["p"], x), (row["q"], f)], x)
+        v = torch.from_numpy(case.outputs[k])[:batch, channels:]
+        r = torch_estimate(case, k, row, x)
         denoised = r
         if table.clip.kind == "clamp":
             limit = torch.tensor(table.clip.limit, dtype=torch.float32)
@@ -289,15 +347,19 @@ def torch_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
         z = x
         if row["s"] != 0:
             z = draw(k + 1)
-            if table.learned_variance:
+            if table.learned_variance and row["skip"] == 0:
                 mix = (v + 1) * 0.5
                 mixed = mix * row["log_beta"] + (1 - mix) * row["log_beta_tilde"]
                 z = torch.from_numpy(noise.exp((0.5 * mixed).numpy())) * z
         terms = [(row["a"], x), (row["b"], denoised), (row["h"], r), (row["c1"], d1), (row["c2"], d2)]
         new = torch_sum([*terms, (row["g"], y), (row["s"], z)], x)
+        if case.known is not None and (row["known"] != 0 or row["known_noise"] != 0):
+            known = torch.from_numpy(case.known)
+            noised = torch_sum([(row["known"], known), (row["known_noise"], draw(2**31 + k))], known)
+            new = torch.where(torch.from_numpy(case.keep), noised, new)
         if row["save"]:
             y = x
-        x, d1, d2 = new, denoised, d1
+        x, d1, d2 = (new, d1, d2) if row["skip"] else (new, denoised, d1)
     return x, d1
 
 
@@ -307,6 +369,9 @@ def torch_run(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
     clip=CLIPS,
     learned_variance=st.booleans(),
     guided=st.booleans(),
+    skips=st.booleans(),
+    classifier=st.booleans(),
+    known=st.booleans(),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     rows=st.integers(1, 5),
 )
