@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from pysdk.images import Images, to_uint8
 from pysdk.plan import Plan
 from pysdk.request import Noise, Request, check_tensor, make_request, whole_number
 from pysdk.schedule import Schedule
-from pysdk.table import StepTable
+from pysdk.table import Clip, StepTable
+
+if TYPE_CHECKING:
+    from pysdk.likelihood.bound import Likelihood
 
 Output = Literal["uint8", "float32", "pil"]
 Float: TypeAlias = NDArray[np.float32]
@@ -247,6 +250,70 @@ class Sampler:
             chains.append((chain, part.stop - part.start))
         return self._previews(request, chains, stride, output)
 
+    def likelihood(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        seed: int = 0,
+        start: int = 0,
+        steps: int | str | Sequence[int] | None = None,
+        terms: int | None = None,
+        variance: str | None = None,
+        clip: Clip | None = None,
+        progress: Progress = None,
+        **options: Any,
+    ) -> Likelihood:
+        """The variational bound of images in bits per dimension, term by term (DDPM, eq. 5; docs/likelihood.md).
+
+        The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
+        image does not depend on the others, the batch size or the threads.
+
+        Args:
+            images: uint8 (N, H, W, C).
+            labels: class of every image, or one per image; needed by models with classes. The model's null label means
+                no class. There is no guidance.
+            seed: 0 .. 2^64 - 1, of the noise and of the choice of terms.
+            start: index of the first image.
+            steps: those of the reverse process, as in `sample`; by default all T.
+            terms: network calls per image, from 2 to the number of steps: a stratified subset of the terms, whose
+                weighted sum is an unbiased estimate of the bound; by default all.
+            variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
+            clip: `Clip.clamp(limit)` or `Clip.none()`, of the denoised estimate; by default the plan's.
+            progress: as in `sample`.
+            options: `spacing` and `steps_offset` of the timesteps.
+
+        Raises:
+            OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
+            NumericalError: a term is NaN or infinite.
+            EngineError: the network failed.
+        """
+        from pysdk.likelihood.bound import answer, make_question
+
+        question = make_question(
+            self.plan.manifest,
+            self.schedule,
+            images,
+            labels=labels,
+            seed=seed,
+            start=start,
+            steps=steps,
+            terms=terms,
+            variance=variance,
+            clip=clip,
+            options=options,
+        )
+        calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
+        with _reporter(progress, calls) as report:
+            return answer(
+                question,
+                self._engine,
+                batch_size=self.batch_size,
+                padded=not self._chosen.batch_invariant,
+                threads=self.threads,
+                advance=lambda bound, until: self._advance(bound, until, report),
+            )
+
     def _previews(
         self, request: Request, chains: list[tuple[_native.Chain, int]], every: int, output: Output
     ) -> Iterator[Preview]:
@@ -326,7 +393,9 @@ class Sampler:
             noise=None if noise is None else draw,
         )
 
-    def _advance(self, chain: _native.Chain, until: int, report: Callable[[int], object] | None) -> None:
+    def _advance(
+        self, chain: _native.Chain | _native.Bound, until: int, report: Callable[[int], object] | None
+    ) -> None:
         """Run rows up to `until`, natively in one go, or in pieces of about 0.1 s if progress is reported."""
         try:
             if report is None:

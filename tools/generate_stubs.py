@@ -27,9 +27,7 @@ def generate() -> str:
         subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
-        return re.sub(
-            r"^STEP_COLUMNS: tuple = .*$", "STEP_COLUMNS: tuple[str, ...]", made.read_text(), flags=re.MULTILINE
-        )
+        return re.sub(r"^(\w+_COLUMNS): tuple = .*$", r"\1: tuple[str, ...]", made.read_text(), flags=re.MULTILINE)
 
 
 def main() -> int:
