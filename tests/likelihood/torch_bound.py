@@ -64,9 +64,8 @@ def bound(
             beta_tilde = (1 - abar) / (1 - after) * (1 - after / abar) if after is not None else beta
         xt = math.sqrt(abar) * x0 + math.sqrt(1 - abar) * noise(t).double()
         output = network(xt, t)
-        v = None
-        if variance == "learned":
-            output, v = output.chunk(2, dim=1)
+        v = output[:, x0.shape[1] :] if variance == "learned" else None
+        output = output[:, : x0.shape[1]]
         denoised = estimate(prediction_type, output, xt, abar)
         if clip is not None:
             denoised = denoised.clamp(-clip, clip)
