@@ -63,10 +63,10 @@ def export_onnx(network: Network) -> bytes:
         )
         if program is None:  # the signature allows it, for exports to a path
             raise ExportError("torch.onnx.export returned nothing")
-        proto = without_traces(program.model_proto)
+        proto = program.model_proto
     if proto.ByteSize() > _MAX_BYTES:
         raise ExportError(f"the ONNX file would have {proto.ByteSize()} bytes; at most {_MAX_BYTES} fit into one file")
-    return bytes(proto.SerializeToString())
+    return bytes(without_traces(proto).SerializeToString())
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
