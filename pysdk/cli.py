@@ -1,4 +1,4 @@
-"""The command line: pysdk sample | build | info | train."""
+"""The command line: pysdk sample | build | info | train | evaluate | likelihood | report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from pysdk.errors import OptionError, PysdkError
 # commands whose modules are heavy, or need an extra, are imported when they are called
 _LAZY = {
     "add-classifier": ("pysdk.export.classifier", "Add a classifier to a plan, for classifier guidance."),
+    "evaluate": ("pysdk.evaluation.command", "Measure images against a reference: Frechet and kernel distance, ..."),
     "build": ("pysdk.export.build_engine", "Build an engine.plan from a checkpoint."),
+    "likelihood": ("pysdk.likelihood.command", "The variational bound of a plan on images, in bits per dimension."),
+    "report": ("pysdk.report.command", "Plotted reports on a plan."),
     "train": ("pysdk.training.command", "Train a U-Net on a data set."),
 }
 
