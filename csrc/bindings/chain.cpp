@@ -88,6 +88,10 @@ class BoundChain {
     chain_.attach(next);
     denoiser_ = std::move(next);
   }
+  void attach_native(std::shared_ptr<Denoiser> denoiser) {
+    chain_.attach(std::move(denoiser));
+    denoiser_.reset();
+  }
 
   void begin(const NdArray<float>& rows, const std::string& clip, float clip_limit, double clip_ratio,
              float clip_max, bool learned_variance, float init_scale, const NdArray<std::uint64_t>& seeds,
@@ -218,6 +222,8 @@ void register_chain(py::module_& module) {
   for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
   module.attr("STEP_COLUMNS") = columns;
 
+  py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser",
+                                                  "A network that a chain runs natively.");
   py::class_<BoundChain>(
       module, "Chain", py::custom_type_setup(collect_garbage), py::is_final(),
       "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"
@@ -239,6 +245,8 @@ void register_chain(py::module_& module) {
            "Raises:\n"
            "    ValueError: a size is out of range.\n"
            "    MemoryError: the buffers do not fit in memory.")
+      .def("attach", &BoundChain::attach_native, py::arg("denoiser"),
+           "Set a network that runs without Python. It must have been bound to this chain's buffers.")
       .def("attach", &BoundChain::attach, py::arg("denoiser"),
            "Set the network: a callable without arguments that reads network_input, network_time and\n"
            "network_labels and fills network_output. Its result is ignored.")
