@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -108,6 +108,9 @@ def build(
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
 
+    def track(values: list[int]) -> Iterable[int]:
+        return tqdm(values, desc="check", unit="t", leave=False, disable=None)
+
     if verbose:
         click.echo(f"  {network.model.name}: {network.model.shape}, {network.model.parameters:,} parameters", err=True)
     with step("export to ONNX", verbose):
@@ -115,18 +118,11 @@ def build(
     if verbose:
         click.echo(f"  {len(onnx):,} bytes", err=True)
     with step("compile the network", verbose):
-        found, reason = engine_choice.candidates(network, onnx, engine, batch_size, check_seconds)
+        found, reason = engine_choice.candidates(network, onnx, engine, batch_size, check_seconds, track)
     if reason:
         click.echo(f"not for the native engine: {reason}", err=True)
     with step("check and time the engines", verbose):
-        infos, comparison, count = engine_choice.check(
-            network,
-            found,
-            batch_size,
-            check_seconds,
-            lambda timesteps: tqdm(timesteps, desc="check", unit="t", leave=False, disable=None),
-            reason,
-        )
+        infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
     if comparison is not None:
         click.echo(
             f"max |engine - torch| over {count} timesteps: {comparison.max_abs_error:.2e} "

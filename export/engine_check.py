@@ -20,6 +20,9 @@ TIMED_CALLS = 5
 Load = Callable[[int], Engine]
 """The engine with so many threads."""
 
+Track = Callable[[list[int]], Iterable[int]]
+"""Hands on what it gets, e.g. through a progress bar."""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import torch
 from pysdk.export import native_builder, onnxruntime_builder
 from pysdk.export.engine_check import (
     Candidate,
+    Track,
     affordable,
     compare,
     is_batch_invariant,
@@ -24,12 +25,9 @@ from pysdk.engines import default_threads
 from pysdk.errors import ExportError
 from pysdk.manifest import EngineInfo
 
-Track = Callable[[list[int]], Iterable[int]]
-"""Wraps timesteps, e.g. in a progress bar."""
-
 
 def candidates(
-    network: Network, onnx: bytes, wanted: str, batch_size: int, check_seconds: float
+    network: Network, onnx: bytes, wanted: str, batch_size: int, check_seconds: float, track: Track
 ) -> tuple[list[Candidate], str | None]:
     """The engines, not checked against torch yet, and why the native one is not among them.
 
@@ -41,7 +39,7 @@ def candidates(
         steps = len(network.schedule.betas)
         try:
             found.append(
-                native_builder.build(network.model, onnx, batch_size, steps, default_threads(), check_seconds)
+                native_builder.build(network.model, onnx, batch_size, steps, default_threads(), check_seconds, track)
             )
         except NotCovered as error:
             reason = str(error)
@@ -53,7 +51,12 @@ def candidates(
 
 
 def check(
-    network: Network, found: Sequence[Candidate], batch_size: int, check_seconds: float, track: Track, reason: str | None
+    network: Network,
+    found: Sequence[Candidate],
+    batch_size: int,
+    check_seconds: float,
+    track: Track,
+    reason: str | None,
 ) -> tuple[list[EngineInfo], Comparison | None, int]:
     """Engines compared with torch, checked for batch invariance and timed.
 

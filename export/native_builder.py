@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from pysdk.export.engine_check import Candidate, NetworkBuffers, affordable
+from pysdk.export.engine_check import Candidate, NetworkBuffers, Track, affordable
 from pysdk.export.native import reference, tactics
 from pysdk.export.native.fusion import fuse
 from pysdk.export.native.lowering import lower
@@ -29,7 +30,13 @@ _CHUNK_PIXELS = 1 << 15
 
 
 def build(
-    model: ModelInfo, onnx: bytes, batch_size: int, timesteps: int, threads: int, check_seconds: float
+    model: ModelInfo,
+    onnx: bytes,
+    batch_size: int,
+    timesteps: int,
+    threads: int,
+    check_seconds: float,
+    track: Track = list,
 ) -> Candidate:
     """The native engine for a network.
 
@@ -40,13 +47,14 @@ def build(
         timesteps: T of the schedule.
         threads: the processors to measure with.
         check_seconds: about so long is the program computed in float64; timesteps 0 and T - 1 always are.
+        track: wraps the timesteps while they are computed, e.g. in a progress bar.
 
     Raises:
         NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
     """
     program = tactics.guessed(fuse(lower(onnx, model)))
     program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
-    checked = Checked(program, model, timesteps, check_seconds)
+    checked = Checked(program, model, timesteps, check_seconds, track)
     program, comparison = accurate(program, checked, onnx)
     head, constants = pack(program, onnx)
     info = EngineInfo(
@@ -55,8 +63,8 @@ def build(
         data=(NETWORK_NAME, CONSTANTS_NAME),
         precision="float32",
         batch_size=batch_size,
-        notes=f"{comparison.relative:.1e} of the largest output away from float64 at most, over {len(checked.timesteps)} timesteps; "
-        + described(program),
+        notes=f"at most {comparison.relative:.1e} of the largest output from float64 over "
+        f"{len(checked.timesteps)} timesteps; {described(program)}",
     )
 
     def load(threads: int) -> Engine:
@@ -116,7 +124,7 @@ class Checked:
         expected: float64 (K, out_channels, H, W).
     """
 
-    def __init__(self, program: Program, model: ModelInfo, timesteps: int, seconds: float) -> None:
+    def __init__(self, program: Program, model: ModelInfo, timesteps: int, seconds: float, track: Track) -> None:
         self.model = model
         rng = np.random.default_rng(0)
         start = time.perf_counter()
@@ -126,10 +134,10 @@ class Checked:
         self.x = rng.standard_normal((count, *model.shape)).astype(np.float32)
         self.labels = rng.integers(model.num_classes or 1, size=count)
         chunk = max(1, _CHUNK_PIXELS // (model.shape[1] * model.shape[2]))
-        parts = [slice(first, first + chunk) for first in range(0, count, chunk)]
-        self.expected = np.concatenate(
-            [reference.run(program, self.x[part], self.timesteps[part], self.labels[part]) for part in parts]
-        )
+        self.expected = np.empty((count, model.out_channels, *model.shape[1:]))
+        remaining = iter(track(list(range(count))))
+        while part := list(islice(remaining, chunk)):
+            self.expected[part] = reference.run(program, self.x[part], self.timesteps[part], self.labels[part])
 
     def compare(self, engine: Engine) -> Comparison:
         """The engine's largest error."""

@@ -147,5 +147,5 @@ def negative(lowering: Lowering, node: Node) -> Value:
 def negated(lowering: Lowering, value: Value | None) -> Value:
     """-value."""
     if isinstance(value, np.ndarray):
-        return -value  # type: ignore[operator]
+        return np.asarray(np.negative(value))
     return by_constant(lowering, value, np.array(-1.0))

@@ -114,9 +114,7 @@ def attention(lowering: Lowering, scores: Scores, v: View) -> View:
     first = tensors[0]
     out = lowering.emit(
         Tensor(count * size, first.height, first.width),
-        lambda out: Attention(
-            q=q, k=k, v=v_heads, out=out, heads=count, head_channels=size, scale=scores.factor
-        ),
+        lambda out: Attention(q=q, k=k, v=v_heads, out=out, heads=count, head_channels=size, scale=scores.factor),
     )
     step = v_heads[2]
 
@@ -179,7 +177,7 @@ def einsum(lowering: Lowering, node: Node) -> Value:
 def permuted(value: Value | None, order: list[int]) -> Value:
     """A view, constant or scores with dimensions in another order."""
     if isinstance(value, np.ndarray):
-        return value.transpose(order)
+        return np.transpose(value, order)
     if isinstance(value, View):
         return value.transpose(order)
     if isinstance(value, Scores):

@@ -91,7 +91,8 @@ def pads(node: Node, sizes: tuple[int, int], kernel: int, stride: int) -> tuple[
     given = node.attributes.get("pads", [0, 0, 0, 0]) if automatic == b"NOTSET" else [0, 0, 0, 0]
     if len(given) == 2:
         given = [given[0], 0, given[1], 0]
-    return tuple(given)  # type: ignore[return-value]
+    top, left, bottom, right = given
+    return (top, left, bottom, right)
 
 
 @lowers("Gemm")
@@ -164,9 +165,7 @@ def group_norm(lowering: Lowering, node: Node) -> Value:
     return View(out.tensor, view.dims)
 
 
-def normalized(
-    lowering: Lowering, x: int, groups: int, node: Node, gamma: NDArray[Any], beta: NDArray[Any]
-) -> View:
+def normalized(lowering: Lowering, x: int, groups: int, node: Node, gamma: NDArray[Any], beta: NDArray[Any]) -> View:
     """A new group norm of the tensor `x`."""
     gamma_index, beta_index = lowering.weight(gamma), lowering.weight(beta)
     epsilon = float(node.attributes.get("epsilon", 1e-5))

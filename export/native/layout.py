@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 from pysdk.export.native.lowering import Lowering, Node, evaluate, lowers
-from pysdk.export.native.program import Concat, NotCovered, Tensor
+from pysdk.export.native.program import Concat, Embedding, NotCovered, Tensor
 from pysdk.export.native.values import Bordered, Gate, Line, Scores, Value, Wave, describe, shape_of
 from pysdk.export.native.views import Component, View, coalesced, covers, map_view
 
@@ -209,8 +209,6 @@ def gather(lowering: Lowering, node: Node) -> Value:
 
 def embedding(lowering: Lowering, table: NDArray[Any], label: View, axis: int) -> View:
     """table[label]: (batch, C)."""
-    from pysdk.export.native.program import Embedding
-
     if axis != 0 or table.ndim != 2:
         raise NotCovered(f"chooses by the label from a table of shape {table.shape} along axis {axis}")
     weight = lowering.weight(table)

@@ -292,7 +292,7 @@ def tidy(program: Program) -> Program:
 
 
 def summary(ops: Sequence[AnyOp]) -> str:
-    """"34 conv, 23 group_norm, ...", the commonest first."""
+    """ "34 conv, 23 group_norm, ...", the commonest first."""
     counts: dict[str, int] = {}
     for op in ops:
         kind = str(op.__struct_config__.tag)

@@ -83,13 +83,15 @@ class _Machine:
                 return values[op.x]
             case Timestep():
                 angle = self.t[:, None] * op.scale * self.weight(op.frequencies)
-                return np.sin(angle + self.weight(op.quarter_turns) * (np.pi / 2))[:, :, None, None]
+                sines: Array = np.sin(angle + self.weight(op.quarter_turns) * (np.pi / 2))
+                return sines[:, :, None, None]
             case Embedding():
                 if self.labels is None:
                     raise ValueError("the network needs labels")
-                return self.weight(op.table)[self.labels][:, :, None, None]
+                rows: Array = self.weight(op.table)[self.labels]
+                return rows[:, :, None, None]
             case Linear():
-                out = values[op.x][:, :, 0, 0] @ self.weight(op.weight).T
+                out: Array = values[op.x][:, :, 0, 0] @ self.weight(op.weight).T
                 return (out if op.bias is None else out + self.weight(op.bias))[:, :, None, None]
             case Silu():
                 return silu(values[op.x])
@@ -105,7 +107,8 @@ class _Machine:
                 return self.attention(op)
             case Pool():
                 batch, channels, height, width = values[op.x].shape
-                return values[op.x].reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
+                means: Array = values[op.x].reshape(batch, channels, height // 2, 2, width // 2, 2).mean((3, 5))
+                return means
             case Upsample():
                 return values[op.x].repeat(2, 2).repeat(2, 3)
             case Concat():

@@ -156,10 +156,12 @@ def components(view: View, axis: Axis | None) -> Dim:
 
 def covers(view: View, tensor: Tensor) -> bool:
     """Whether the view has every channel and pixel of its tensor, once, in any order."""
-    return view.first == 0 and all(
-        coalesced(sorted(components(view, axis), key=lambda part: -part.stride)) == coalesced([Component(size, axis, 1)])
-        for axis, size in (("c", tensor.channels), ("p", tensor.pixels))
-    )
+
+    def complete(axis: Axis, size: int) -> bool:
+        steps = sorted(components(view, axis), key=lambda part: -part.stride)
+        return coalesced(steps) == coalesced([Component(size, axis, 1)])
+
+    return view.first == 0 and complete("c", tensor.channels) and complete("p", tensor.pixels)
 
 
 def broadcast(one: View, other: View) -> tuple[list[Component], list[Component], tuple[int, ...]]:
@@ -195,7 +197,9 @@ def aligned(one: Dim, other: Dim) -> tuple[list[Component], list[Component]]:
         a, b = left.pop(), right.pop()
         size = min(a.size, b.size)
         if a.size % size or b.size % size:
-            raise NotCovered(f"joins dimensions of {[tuple(part) for part in one]} and {[tuple(part) for part in other]}")
+            raise NotCovered(
+                f"joins dimensions of {[tuple(part) for part in one]} and {[tuple(part) for part in other]}"
+            )
         for parts, rest, component in ((out[0], left, a), (out[1], right, b)):
             inner = component.size // size
             parts.append(Component(size, component.axis, component.stride * inner))

@@ -40,10 +40,11 @@ def unpack(head: bytes | memoryview, network: bytes | memoryview, constants: byt
 
     def read(piece: PieceInfo) -> NDArray[np.float32]:
         count = int(np.prod(piece.shape))
-        values = np.frombuffer(files[piece.source], "<f4", count, piece.offset)
+        values: NDArray[np.float32] = np.frombuffer(files[piece.source], "<f4", count, piece.offset)
         if not piece.transposed:
             return values.reshape(piece.shape)
-        return values.reshape(count // piece.shape[0], piece.shape[0]).T.reshape(piece.shape)
+        stored = values.reshape(count // piece.shape[0], piece.shape[0])
+        return np.transpose(stored).reshape(piece.shape)
 
     return Program(
         [Tensor(*msgspec.structs.astuple(tensor)) for tensor in found.tensors],

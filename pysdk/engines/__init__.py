@@ -74,9 +74,7 @@ class EngineModule(Protocol):
     def unusable(self, info: EngineInfo) -> str | None:
         """Why this machine cannot run it, or None."""
 
-    def load(
-        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview
-    ) -> Engine:
+    def load(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine:
         """The loaded engine."""
 
 
@@ -124,6 +122,18 @@ def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, s
         f"plan {str(plan.path)!r} has {wanted} that runs on this machine ({reasons}); "
         "build it again here with `pysdk build`"
     )
+
+
+def second(plan: Plan, chosen: EngineInfo) -> dict[str, str]:
+    """Why the engines listed behind the chosen one are not taken."""
+    engines = plan.manifest.engines
+    reasons = {}
+    for info in engines[engines.index(chosen) + 1 :]:
+        reasons[info.kind] = f"comes after {chosen.kind} in the plan"
+        if info.seconds_per_step and chosen.seconds_per_step:
+            times = (1e3 * seconds for seconds in (info.seconds_per_step, chosen.seconds_per_step))
+            reasons[info.kind] += ", {:.3g} ms per step against {:.3g} where it was built".format(*times)
+    return reasons
 
 
 def default_threads() -> int:

@@ -6,7 +6,6 @@ A plan has it as two files. native.json is a `Head`; native.constants holds the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,7 +76,7 @@ class NativeEngine:
         self.threads = threads
         self.description = f"native, CPU, {_native.ENGINE_ISA}, {threads} threads"
 
-    def bind(self, buffers: Buffers) -> Callable[[], object]:
+    def bind(self, buffers: Buffers) -> _native.Network:
         """A native network on the buffers, which a chain runs without Python."""
         return _native.Network(
             self.program,
