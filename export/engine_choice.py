@@ -36,11 +36,9 @@ def candidates(
     """
     found, reason = [], None
     if wanted in ("auto", "native"):
-        steps = len(network.schedule.betas)
+        steps, threads = len(network.schedule.betas), default_threads()
         try:
-            found.append(
-                native_builder.build(network.model, onnx, batch_size, steps, default_threads(), check_seconds, track)
-            )
+            found.append(native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track))
         except NotCovered as error:
             reason = str(error)
             if wanted == "native":

@@ -106,11 +106,12 @@ def embeddings(program: Program) -> Program:
     """Vectors that are added to a convolution's result into the convolution."""
 
     def joined(add: Add, convs: dict[int, Conv]) -> Conv | None:
-        vector = program.tensors[add.b].pixels == 1 and program.tensors[add.a].pixels > 1
-        conv = convs.get(add.a)
-        if conv is None or not vector or conv.embedding is not None:
-            return None
-        return replace(conv, embedding=(add.b, 0))
+        for out, vector in ((add.a, add.b), (add.b, add.a)):
+            conv, here, there = convs.get(out), program.tensors[out], program.tensors[vector]
+            wider = here.pixels > 1 or (there.shared and not here.shared)
+            if conv is not None and conv.embedding is None and there.pixels == 1 and wider:
+                return replace(conv, embedding=(vector, 0))
+        return None
 
     return into_convolutions(program, joined)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
-from pysdk.export.native.program import Conv, Input, Output, Program, Tactic
+from pysdk.export.native.program import Conv, Input, Output, Program, Tactic, Tensor
 
 TACTICS: tuple[Tactic, ...] = ("direct", "winograd2", "winograd4")
 """The most accurate first."""
@@ -84,8 +84,12 @@ def more_accurate(program: Program, errors: Mapping[int, float]) -> Program | No
 
 
 def layer(program: Program, op: Conv) -> Program:
-    """A program of one convolution: the network's input is its input, and its result the output."""
+    """A program of one convolution: the network's input is what it reads (upsampled, if it does), its result the
+    output."""
     pieces = [program.weights[op.weight], *([] if op.bias is None else [program.weights[op.bias]])]
-    (x,) = op.x
-    alone = replace(op, x=(0,), out=1, weight=0, bias=None if op.bias is None else 1, embedding=None, residual=None)
-    return Program([program.tensors[x], program.tensors[op.out]], pieces, [Input(out=0), alone, Output(x=1)])
+    x = program.tensors[op.x[0]]
+    read = Tensor(x.channels, x.height * op.upsample, x.width * op.upsample)
+    alone = replace(
+        op, x=(0,), out=1, weight=0, bias=None if op.bias is None else 1, upsample=1, embedding=None, residual=None
+    )
+    return Program([read, program.tensors[op.out]], pieces, [Input(out=0), alone, Output(x=1)])
