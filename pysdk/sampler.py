@@ -92,9 +92,7 @@ class Sampler:
                     f"batch_size is {batch_size}, but this engine gives the same bits only at the size it was "
                     f"built for, {self._chosen.batch_size}; leave batch_size out or build the plan with --batch-size"
                 )
-        model = self.plan.manifest.model
-        network = self.plan.member(self._chosen.member)
-        self._engine = engines.module(self._chosen.kind).load(model, self._chosen, network, self.threads)
+        self._engine = engines.load(self.plan, self._chosen, self.threads)
         self.schedule = Schedule.from_betas(self.plan.manifest.schedule.betas)
         self._idle: list[tuple[tuple[int, bool], _native.Chain]] = []
         self._lock = threading.Lock()
