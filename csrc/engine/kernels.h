@@ -137,6 +137,7 @@ struct AttentionShape {
 
 struct AttentionData {
   const float *q, *k, *v;  // the first channel of the first head of the first image
+  const float* residual;   // null, or a map like y that is added
   float* y;
 };
 
