@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
-from pysdk.errors import ExportError, MissingDependencyError
+from pysdk.errors import ExportError, MissingDependencyError, OptionError
 from pysdk.guidance import resolve_guidance
 from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
 from pysdk.plan import write_plan
@@ -34,6 +34,11 @@ SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
 
 INSTALL = "pip install 'pysdk[export]'"
+
+ENGINES = ("auto", "native", "onnxruntime")
+"""What `build` can be asked for; "auto" is all that can run the network."""
+
+CHECK_SECONDS = 60.0
 
 
 @contextmanager
@@ -66,6 +71,8 @@ def build(
     steps: int | None = None,
     guidance_scale: float | None = None,
     batch_size: int = 16,
+    engine: str = "auto",
+    check_seconds: float = CHECK_SECONDS,
     verbose: bool = False,
     importer_options: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -76,6 +83,9 @@ def build(
         out: the plan to write; replaced only when the new one is complete.
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
         batch_size: images of one network call.
+        engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first.
+        check_seconds: at most about so long are the engines compared with torch, and again with float64; the first
+            and last timestep always are.
         verbose: print each step with its time and findings.
         importer_options: options of the importer.
 
@@ -84,8 +94,11 @@ def build(
 
     Raises:
         MissingDependencyError: torch, onnx, onnxscript or safetensors is not installed.
+        OptionError: `engine` is none of these.
         ExportError: a step failed; the message starts with its name.
     """
+    if engine not in ENGINES:
+        raise OptionError(f"engine is {engine!r}, expected {', '.join(ENGINES)}")
     network, manifest = prepare(
         source,
         solver=solver,
@@ -94,8 +107,11 @@ def build(
         verbose=verbose,
         importer_options=importer_options,
     )
-    from pysdk.export import onnx_export, onnxruntime_builder
+    from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
+
+    def track(values: list[int]) -> Iterable[int]:
+        return tqdm(values, desc="check", unit="t", leave=False, disable=None)
 
     if verbose:
         click.echo(f"  {network.model.name}: {network.model.shape}, {network.model.parameters:,} parameters", err=True)
@@ -103,20 +119,24 @@ def build(
         onnx = onnx_export.export_onnx(network)
     if verbose:
         click.echo(f"  {len(onnx):,} bytes", err=True)
-    timesteps = range(len(network.schedule.betas or ()))
-    with (
-        step("check and time the ONNX Runtime engine", verbose),
-        tqdm(timesteps, desc="check", unit="t", leave=False, disable=None) as bar,
-    ):
-        engine = onnxruntime_builder.build(network, onnx, batch_size, bar)
-    if engine.max_abs_error is not None:
+    with step("compile the network", verbose):
+        found, reason = engine_choice.candidates(network, onnx, engine, batch_size, check_seconds, track)
+    if reason:
+        click.echo(f"not for the native engine: {reason}", err=True)
+    with step("check and time the engines", verbose):
+        infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
+    if comparison is not None:
         click.echo(
-            f"max |ONNX - torch| over {len(timesteps)} timesteps: {engine.max_abs_error:.2e} "
+            f"max |engine - torch| over {count} timesteps: {comparison.max_abs_error:.2e} "
             f"(limit {onnx_export.MAX_RELATIVE_ERROR:g} of the largest output)",
             err=True,
         )
+    for info in infos:
+        click.echo(f"{info.kind}: {info.seconds_per_step or 0:.4g} s for {batch_size} images", err=True)
     with step("write the plan", verbose):
-        return write_plan(out, msgspec.structs.replace(manifest, engines=(engine,)), {NETWORK_NAME: onnx})
+        files = {name: data for candidate in found for name, data in candidate.files.items()}
+        manifest = msgspec.structs.replace(manifest, engines=tuple(infos))
+        return write_plan(out, manifest, {NETWORK_NAME: onnx, **files})
 
 
 def prepare(
@@ -147,7 +167,7 @@ def prepare(
     return network, manifest
 
 
-def summary(manifest: Manifest, batch_size: int) -> str:
+def summary(manifest: Manifest, batch_size: int, engine: str) -> str:
     """What `build` would write, one line each."""
     model, defaults = manifest.model, manifest.defaults
     channels, height, width = model.shape
@@ -164,7 +184,7 @@ def summary(manifest: Manifest, batch_size: int) -> str:
         "schedule": manifest.schedule.summary(),
         "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
         "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
-        "engine": f"onnxruntime, float32, batches of {batch_size}",
+        "engine": f"{engine}, float32, batches of {batch_size}",
         "size": size,
     }
     return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
@@ -195,10 +215,31 @@ def override(
 @click.option(
     "--batch-size", default=16, show_default=True, type=click.IntRange(1, 65_536), help="Images per network call."
 )
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    type=click.Choice(ENGINES),
+    help="What runs the network: auto builds all that can, the fastest on this machine first.",
+)
+@click.option(
+    "--check-seconds",
+    default=CHECK_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Time for comparing the engines with torch, and with float64.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be built, and stop.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what each step did.")
 def command(
-    source: str | None, importer_options: tuple[str, ...], out: Path, dry_run: bool, batch_size: int, **settings: Any
+    source: str | None,
+    importer_options: tuple[str, ...],
+    out: Path,
+    dry_run: bool,
+    batch_size: int,
+    engine: str,
+    check_seconds: float,
+    **settings: Any,
 ) -> None:
     """Build an engine.plan from SOURCE, e.g. a folder written by `pysdk train` (default: the shipped model).
 
@@ -212,9 +253,17 @@ def command(
         source = str(shipped)
     if dry_run:
         _, manifest = prepare(source, importer_options=options, **settings)
-        click.echo(summary(manifest, batch_size))
+        click.echo(summary(manifest, batch_size, engine))
         return
-    build(source, out, batch_size=batch_size, importer_options=options, **settings)
+    build(
+        source,
+        out,
+        batch_size=batch_size,
+        engine=engine,
+        check_seconds=check_seconds,
+        importer_options=options,
+        **settings,
+    )
     click.echo(f"wrote {out} ({out.stat().st_size:,} bytes)")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ MAX_RELATIVE_ERROR = 1e-4
 
 _MAX_BYTES = 2**31 - 1
 _CHUNK = 25
+_CHUNK_PIXELS = 1 << 16
 
 
 def example_inputs(network: Network, batch: int) -> tuple[torch.Tensor, ...]:
@@ -115,19 +117,23 @@ class Comparison:
         return self.max_abs_error / max(self.max_abs, 1e-30)
 
 
-def torch_outputs(network: Network) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]]:
-    """x (1, C, H, W), t (1,), label (1,) or None and torch's output (1, out, H, W), for each timestep 0..T-1."""
+def torch_outputs(
+    network: Network, timesteps: Iterable[int]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]]:
+    """x (1, C, H, W), t (1,), label (1,) or None and torch's output (1, out, H, W), for each of some timesteps."""
     if network.module is None:
         raise ExportError("the network is an ONNX file: there is no torch module to compare with")
-    steps = len(network.schedule.betas)
     generator = torch.Generator().manual_seed(1)
+    _, height, width = network.model.shape
+    chunk = max(1, min(_CHUNK, _CHUNK_PIXELS // (height * width)))
     labels = (
         None
         if network.model.num_classes is None
         else network.model.num_classes + (network.model.null_label == network.model.num_classes)
     )
-    for first in range(0, steps, _CHUNK):
-        t = torch.arange(first, min(first + _CHUNK, steps), dtype=torch.float32)
+    remaining = iter(timesteps)
+    while some := list(islice(remaining, chunk)):
+        t = torch.tensor(some, dtype=torch.float32)
         x = torch.randn(len(t), *network.model.shape, generator=generator)
         label = None if labels is None else torch.randint(labels, (len(t),), generator=generator)
         with torch.no_grad():

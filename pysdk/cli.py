@@ -187,8 +187,9 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
         if verify:
             opened.verify()
         try:
-            chosen, skipped = engines.choose(opened)
-            running = f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in skipped.items())
+            chosen, others = engines.choose(opened)
+            others |= engines.second(opened, chosen)
+            running = f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
         except PysdkError as error:
             running = f"none ({error})"
         if as_json:

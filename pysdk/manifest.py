@@ -130,6 +130,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Name of the engine in pysdk's registry."""
     member: MemberName
     """The file of the plan it is in."""
+    data: Annotated[tuple[MemberName, ...], Meta(max_length=MAX_MEMBERS - 1)] = ()
+    """Other files of the plan it reads, e.g. its weights."""
     precision: Word
     batch_size: Annotated[int, Meta(ge=1, le=65_536)]
     """Images of one call of the network; a guided chain runs pairs, so half as many images."""
@@ -285,8 +287,9 @@ def _check_relations(manifest: Manifest) -> None:
         (MANIFEST_NAME not in members, f"members lists {MANIFEST_NAME}, which cannot list itself"),
     ]
     rules += [
-        (engine.member in members, f"engines[{index}].member is {engine.member!r}, expected one of {sorted(members)}")
+        (name in members, f"engines[{index}].{field} is {name!r}, expected one of {sorted(members)}")
         for index, engine in enumerate(manifest.engines)
+        for field, name in [("member", engine.member), *(("data", name) for name in engine.data)]
     ]
     for holds, reason in rules:
         if not holds:

@@ -146,6 +146,7 @@ class Plan:
             speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
             needs = "".join(f", {key} {value}" for key, value in engine.requires.items())
             lines.append(f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{speed}{needs}")
+            lines += [f"          {note}" for note in engine.notes.splitlines()]
         return "\n".join(lines)
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class Sampler(Uses):
             info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
             network = self.plan.member(classifier.member)
             gradient = engines.module(info.kind).load(reads, info, network, self.threads)
-        engine = engines.module(chosen.kind).load(model, chosen, self.plan.member(chosen.member), self.threads)
+        engine = engines.load(self.plan, chosen, self.threads)
         return Executor(model, engine, gradient, batch_size=size, batch_invariant=invariant, threads=self.threads)
 
     @property

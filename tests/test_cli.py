@@ -258,7 +258,7 @@ def test_from_data_to_pictures(pysdk: Command) -> None:
     assert outcome.out == f"wrote fashion.plan ({Path('fashion.plan').stat().st_size:,} bytes)\n"
     for step in ("load the checkpoint", "check the defaults", "export to ONNX", "check and time", "write the plan"):
         assert f"\n{step}" in f"\n{outcome.err}"
-    assert "max |ONNX - torch| over 20 timesteps: " in outcome.err
+    assert "max |engine - torch| over 20 timesteps: " in outcome.err
 
     assert "fashion_mnist_1000: 1x28x28, 10 classes, guidance" in pysdk("info", "fashion.plan", "--verify").out
     command = [Path(sysconfig.get_path("scripts")) / "pysdk", "sample", "fashion.plan", "-n", "4", "-o", "grid.png"]

@@ -63,8 +63,9 @@ def test_a_plan_without_engines(tmp_path: Path) -> None:
         Sampler(write_toy_plan(tmp_path / "toy.plan", engines=()))
 
 
-def test_info(conditional: Sampler) -> None:
-    info = conditional.info
+def test_info(conditional_plan: Path) -> None:
+    with Sampler(conditional_plan, engine="onnxruntime", threads=1) as sampler:
+        info = sampler.info
     assert info["model"]["name"] == "tiny"
     assert info["schedule"]["num_timesteps"] == 1000
     running = info["running"]

@@ -1,5 +1,6 @@
 """Lowering: the ONNX file is the torch network, and nothing that is not gets into a plan."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,29 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from pysdk.export import onnx_export, onnxruntime_builder
+from pysdk.export import engine_choice, onnx_export
 from pysdk.export.build_engine import build
+from pysdk.export.engine_check import NetworkBuffers, affordable, is_batch_invariant
 from pysdk.export.importers import load_network
 from pysdk.export.network import Network
 from tiny_networks import save_random_unet
 
-from pysdk import Plan, Sampler
-from pysdk.engines import onnxruntime
-from pysdk.errors import ExportError
+from pysdk import Plan, Sampler, engines
+from pysdk.errors import ExportError, OptionError
 from pysdk.manifest import ModelInfo
 from pysdk.training.checkpoint import load_model
 
 LIMIT = 1e-4  # of the largest output
 
 
-def largest_errors(plan_path: Path, checkpoint: Path, timesteps: range) -> tuple[float, float]:
-    """max |ONNX Runtime - torch| and max |torch| over some timesteps, three images at each."""
+def largest_errors(plan_path: Path, checkpoint: Path, timesteps: range, kind: str) -> tuple[float, float]:
+    """max |engine - torch| and max |torch| over some timesteps, three images at each."""
     module = load_model(checkpoint)[1]
     rng = np.random.default_rng(3)
     with Plan.open(plan_path) as plan:
-        model, (info,) = plan.manifest.model, plan.manifest.engines
-        engine = onnxruntime.load(model, info, plan.member(info.member), 1)
-    buffers = onnxruntime_builder.NetworkBuffers(model, 3)
+        model, (info,) = plan.manifest.model, (info for info in plan.manifest.engines if info.kind == kind)
+        engine = engines.load(plan, info, 1)
+    buffers = NetworkBuffers(model, 3)
     call = engine.bind(buffers)
     error = largest = 0.0
     for t in timesteps:
@@ -50,16 +51,18 @@ def largest_errors(plan_path: Path, checkpoint: Path, timesteps: range) -> tuple
     return error, largest
 
 
-@pytest.mark.parametrize("kind", ["conditional", "unconditional"])
-def test_the_network_of_a_plan_is_that_of_torch(request: pytest.FixtureRequest, kind: str) -> None:
-    plan_path, checkpoint = request.getfixturevalue(f"{kind}_plan"), request.getfixturevalue(f"{kind}_checkpoint")
+@pytest.mark.parametrize("kind", ["native", "onnxruntime"])
+@pytest.mark.parametrize("name", ["conditional", "unconditional"])
+def test_the_network_of_a_plan_is_that_of_torch(request: pytest.FixtureRequest, name: str, kind: str) -> None:
+    plan_path, checkpoint = request.getfixturevalue(f"{name}_plan"), request.getfixturevalue(f"{name}_checkpoint")
     with Plan.open(plan_path) as plan:
-        timesteps, (info,) = len(plan.manifest.schedule.betas), plan.manifest.engines
-    error, largest = largest_errors(plan_path, checkpoint, range(0, timesteps, timesteps // 50))
+        timesteps, (info,) = len(plan.manifest.schedule.betas), (e for e in plan.manifest.engines if e.kind == kind)
+    error, largest = largest_errors(plan_path, checkpoint, range(0, timesteps, timesteps // 50), kind)
     assert largest > 0.2
     assert error < LIMIT * largest
     assert info.max_abs_error is not None
     assert 0 < info.max_abs_error < LIMIT * largest
+    assert f"against torch over all {timesteps} timesteps" in info.notes
 
 
 @pytest.mark.parametrize(
@@ -75,8 +78,9 @@ def test_other_options_of_the_network(tmp_path: Path, options: dict[str, Any]) -
     """With those of the two fixtures, every option of the U-Net."""
     checkpoint = save_random_unet(tmp_path / "model", timesteps=5, **options)
     manifest = build(checkpoint, tmp_path / "a.plan", steps=3, batch_size=2)
-    error, largest = largest_errors(tmp_path / "a.plan", checkpoint, range(5))
-    assert error < LIMIT * largest
+    for kind in ("native", "onnxruntime"):
+        error, largest = largest_errors(tmp_path / "a.plan", checkpoint, range(5), kind)
+        assert error < LIMIT * largest
     assert manifest.model.shape == options.get("image_shape", (1, 8, 8))
     assert manifest.model.null_label == (5 if "null_label" in options else None)
     with Sampler(tmp_path / "a.plan", threads=1) as sampler:
@@ -99,10 +103,12 @@ def test_what_the_manifest_says(conditional_plan: Path, conditional_checkpoint: 
     )
     assert manifest.schedule.name == "linear"
     np.testing.assert_array_equal(manifest.schedule.betas, config.make_schedule().betas)
-    (engine,) = manifest.engines
-    assert (engine.kind, engine.precision, engine.batch_size) == ("onnxruntime", "float32", 4)
-    assert engine.batch_invariant
-    assert engine.seconds_per_step is not None
+    assert {engine.kind for engine in manifest.engines} == {"native", "onnxruntime"}
+    for engine in manifest.engines:
+        assert (engine.precision, engine.batch_size, engine.batch_invariant) == ("float32", 4, True)
+    times = [engine.seconds_per_step for engine in manifest.engines]
+    assert None not in times
+    assert times == sorted(times)
 
 
 # What is refused, on the fixture's ONNX file instead of a new export.
@@ -134,7 +140,7 @@ def perturbed(data: bytes, change: float) -> bytes:
 @pytest.mark.parametrize("change", [0.1, float("nan")])
 def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any, change: float) -> None:
     exported(perturbed(exported(), change))
-    message = "check and time the ONNX Runtime engine: ONNX Runtime is .* away from torch where torch returns up to"
+    message = "check and time the engines: .* is .* away from torch where torch returns up to"
     with pytest.raises(ExportError, match=message):
         build(conditional_checkpoint, tmp_path / "a.plan")
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +148,7 @@ def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, e
 
 def test_what_is_no_onnx_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any) -> None:
     exported(b"nonsense")
-    with pytest.raises(ExportError, match=r"check and time .* engine: ONNX Runtime [0-9.]+ cannot load the network"):
+    with pytest.raises(ExportError, match=r"check and time the engines: ONNX Runtime [0-9.]+ cannot load the network"):
         build(conditional_checkpoint, tmp_path / "a.plan")
 
 
@@ -155,7 +161,7 @@ def test_nan_weights_are_not_shipped(tmp_path: Path, exported: Any) -> None:
 
     save_model(checkpoint, config, module.state_dict())
     exported()
-    message = "check and time .* engine: the torch network returns NaN or infinity at t = 0 on random input"
+    message = "check and time the engines: the torch network returns NaN or infinity at t = 0 on random input"
     with pytest.raises(ExportError, match=message):
         build(checkpoint, tmp_path / "a.plan")
     assert not (tmp_path / "a.plan").exists()
@@ -191,6 +197,62 @@ def test_a_plan_that_cannot_be_written(tmp_path: Path, conditional_checkpoint: P
         build(conditional_checkpoint, tmp_path / "file" / "a.plan", batch_size=1)
 
 
+# Which engines a plan gets.
+
+
+@pytest.mark.parametrize("engine", ["native", "onnxruntime"])
+def test_one_engine_may_be_asked_for(tmp_path: Path, conditional_checkpoint: Path, exported: Any, engine: str) -> None:
+    exported()
+    manifest = build(conditional_checkpoint, tmp_path / "a.plan", engine=engine, batch_size=2, check_seconds=0)
+    (info,) = manifest.engines
+    assert info.kind == engine
+    assert "against torch over 2 timesteps" in info.notes
+    assert ("native.json" in manifest.members) == (engine == "native")
+    if engine == "native":
+        assert info.data == ("network.onnx", "native.constants")
+        assert "from float64 over 2 timesteps; convolutions: " in info.notes
+
+
+def test_an_engine_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="engine is 'fast', expected auto, native, onnxruntime"):
+        build(tmp_path, tmp_path / "a.plan", engine="fast")
+
+
+def uncovered(data: bytes) -> bytes:
+    """The same network, its last node followed by one that the native engine does not know."""
+    model = onnx.load_from_string(data)
+    model.graph.node[-1].output[0] = "almost"
+    for node in (["Elu", ["almost"], ["up"], "strange"], ["Min", ["up", "almost"], ["output"], "smaller"]):
+        model.graph.node.append(onnx.helper.make_node(*node))
+    return bytes(model.SerializeToString())
+
+
+def test_a_network_that_is_not_covered_runs_on_onnx_runtime(
+    tmp_path: Path, conditional_checkpoint: Path, exported: Any
+) -> None:
+    exported(uncovered(exported()))
+    reason = "node 'strange' (Elu): the native engine has no such operation"
+    with pytest.raises(ExportError, match=re.escape(f"compile the network: {reason}; build with --engine onnxruntime")):
+        build(conditional_checkpoint, tmp_path / "a.plan", engine="native")
+    network = load_network(str(conditional_checkpoint), {})
+    found, why = engine_choice.candidates(network, uncovered(exported()), "auto", 2, 0, list)
+    assert ([candidate.info.kind for candidate in found], why) == (["onnxruntime"], reason)
+
+
+@pytest.mark.parametrize(
+    ("total", "each", "budget", "expected"),
+    [
+        (5, 0.1, 10, [0, 1, 2, 3, 4]),
+        (1000, 1, 3, [0, 500, 999]),
+        (1000, 1, 0, [0, 999]),
+        (1000, 0, 1, list(range(1000))),
+        (1, 1, 0, [0]),
+    ],
+)
+def test_timesteps_that_time_allows(total: int, each: float, budget: float, expected: list[int]) -> None:
+    assert affordable(total, each, budget) == expected
+
+
 # Batch invariance.
 
 
@@ -222,17 +284,15 @@ class Doubling:
     ],
 )
 def test_batch_invariance_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, conditional_checkpoint: Path, is_off: Callable[[int, int], bool], expected: bool
+    conditional_checkpoint: Path, is_off: Callable[[int, int], bool], expected: bool
 ) -> None:
     network = load_network(str(conditional_checkpoint), {})
     model = msgspec.structs.replace(network.model, out_channels=1, variance_type="fixed_small")
 
-    def load(model: Any, info: Any, data: Any, threads: int) -> Doubling:
+    def load(threads: int) -> Doubling:
         return Doubling(lambda batch: is_off(batch, threads))
 
-    monkeypatch.setattr(onnxruntime_builder.onnxruntime, "load", load)
-    info = onnxruntime_builder.EngineInfo(kind="onnxruntime", member="a", precision="float32", batch_size=8)
-    assert onnxruntime_builder.is_batch_invariant(model, b"", info, 8, 1) is expected
+    assert is_batch_invariant(model, load, 8, 1) is expected
 
 
 def test_too_large_for_one_file(monkeypatch: pytest.MonkeyPatch, unconditional_checkpoint: Path) -> None:

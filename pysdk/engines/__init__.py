@@ -4,8 +4,9 @@ An engine's module has two functions:
 
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can.
-    def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) -> Engine
-        The engine, ready to be bound to chains. Raises EngineError.
+    def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
+        The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`.
+        Raises EngineError.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Engine(Protocol):
     def bind(self, buffers: Buffers) -> Callable[[], object]:
         """The network on these buffers: each call reads the inputs and fills the output, with no copy between.
 
+        A `_native.Denoiser` is a callable that a chain runs without Python.
+
         A call that fails raises EngineError, whose message is the reason in one line.
 
         The result holds addresses only. Whoever calls it keeps the buffers alive: a chain owns both, and a reference
@@ -71,7 +74,7 @@ class EngineModule(Protocol):
     def unusable(self, info: EngineInfo) -> str | None:
         """Why this machine cannot run it, or None."""
 
-    def load(self, model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) -> Engine:
+    def load(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine:
         """The loaded engine."""
 
 
@@ -85,6 +88,12 @@ def module(kind: str) -> EngineModule:
     if kind not in kinds():
         raise EngineError(f"there is no engine {kind!r}; this pysdk has {', '.join(kinds())}")
     return cast(EngineModule, importlib.import_module(f"{__name__}.{kind}"))
+
+
+def load(plan: Plan, info: EngineInfo, threads: int) -> Engine:
+    """An engine of a plan with the files it needs. Raises EngineError, PlanError."""
+    member, *data = (plan.member(name) for name in (info.member, *info.data))
+    return module(info.kind).load(plan.manifest.model, info, member, threads, *data)
 
 
 def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, str]]:
@@ -113,6 +122,18 @@ def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, s
         f"plan {str(plan.path)!r} has {wanted} that runs on this machine ({reasons}); "
         "build it again here with `pysdk build`"
     )
+
+
+def second(plan: Plan, chosen: EngineInfo) -> dict[str, str]:
+    """Why the engines listed behind the chosen one are not taken."""
+    engines = plan.manifest.engines
+    reasons = {}
+    for info in engines[engines.index(chosen) + 1 :]:
+        reasons[info.kind] = f"comes after {chosen.kind} in the plan"
+        if info.seconds_per_step and chosen.seconds_per_step:
+            times = (1e3 * seconds for seconds in (info.seconds_per_step, chosen.seconds_per_step))
+            reasons[info.kind] += ", {:.3g} ms per step against {:.3g} where it was built".format(*times)
+    return reasons
 
 
 def default_threads() -> int:

@@ -1,0 +1,168 @@
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "engine/program.h"
+
+namespace pysdk {
+
+namespace {
+
+using engine::Network;
+using engine::Program;
+
+constexpr std::int64_t kMaxThreads = 256;
+
+std::size_t check_threads(std::int64_t threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw py::value_error("threads is " + std::to_string(threads) + "; it must be between 1 and 256");
+  }
+  return static_cast<std::size_t>(threads);
+}
+
+// (channels, height, width, shared)
+using TensorTuple = std::tuple<std::size_t, std::size_t, std::size_t, bool>;
+// (source, offset, rows, columns, transposed)
+using PartTuple = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, bool>;
+using WeightTuple = std::tuple<std::vector<std::size_t>, std::vector<PartTuple>>;
+
+std::shared_ptr<Program> make_program(std::tuple<std::size_t, std::size_t, std::size_t> shape,
+                                      std::size_t out_channels, const std::vector<TensorTuple>& tensors,
+                                      const std::vector<WeightTuple>& weights,
+                                      std::vector<std::map<std::string, engine::Value>> ops,
+                                      const std::vector<py::buffer>& sources, std::int64_t threads) {
+  const std::size_t workers = check_threads(threads);
+  std::vector<engine::Tensor> shapes;
+  for (const auto& [channels, height, width, shared] : tensors)
+    shapes.push_back({channels, height, width, shared});
+  std::vector<engine::Weight> constants;
+  for (const auto& [size, parts] : weights) {
+    constants.push_back({size, {}});
+    for (const auto& [source, offset, rows, columns, transposed] : parts) {
+      constants.back().parts.push_back({source, offset, rows, columns, transposed});
+    }
+  }
+  std::vector<engine::OpRecord> records;
+  for (auto& fields : ops) {
+    const auto found = fields.find("op");
+    const std::string* name = found == fields.end() ? nullptr : std::get_if<std::string>(&found->second);
+    if (name == nullptr) throw py::value_error("an op has no name: the field op is missing or not a text");
+    engine::OpRecord record{*name, {}};
+    fields.erase(found);
+    record.fields = std::move(fields);
+    records.push_back(std::move(record));
+  }
+  std::vector<py::buffer_info> views;
+  std::vector<engine::Bytes> bytes;
+  for (const py::buffer& source : sources) {
+    views.push_back(source.request());
+    if (views.back().itemsize != 1 || views.back().ndim != 1 ||
+        (views.back().size > 1 && views.back().strides[0] != 1)) {
+      throw py::value_error("a source is not a contiguous buffer of bytes");
+    }
+    bytes.push_back(
+        {static_cast<const unsigned char*>(views.back().ptr), static_cast<std::size_t>(views.back().size)});
+  }
+  const auto [channels, height, width] = shape;
+  const engine::Tensor image{channels, height, width, false};
+  const py::gil_scoped_release release;
+  return std::make_shared<Program>(image, out_channels, std::move(shapes), constants, records, bytes,
+                                   workers);
+}
+
+// A network on numpy arrays, which it keeps alive.
+class BoundNetwork : public Denoiser {
+ public:
+  BoundNetwork(std::shared_ptr<Program> program, const NdArray<float>& input, const NdArray<float>& time,
+               const NdArray<std::int64_t>& labels, const NdArray<float>& output, std::int64_t threads) {
+    const engine::Tensor &in = program->image_in(), &out = program->image_out();
+    const auto size = [](std::size_t n) { return static_cast<py::ssize_t>(n); };
+    input_ =
+        in_place<float>("network_input", input, {-1, size(in.channels), size(in.height), size(in.width)});
+    const py::ssize_t batch = input_.shape(0);
+    time_ = in_place<float>("network_time", time, {1});
+    labels_ = in_place<std::int64_t>("network_labels", labels, {batch});
+    output_ = in_place<float>("network_output", output,
+                              {batch, size(out.channels), size(out.height), size(out.width)});
+    if (batch < 1 || batch > (1 << 20)) throw py::value_error("the batch is empty or above 2^20");
+    const engine::Ports ports{input_.data(), time_.data(), labels_.data(), output_.mutable_data()};
+    network_ = std::make_unique<Network>(std::move(program), static_cast<std::size_t>(batch), ports,
+                                         check_threads(threads));
+  }
+
+  void enqueue() override { network_->enqueue(); }
+  void call() {
+    const py::gil_scoped_release release;
+    network_->enqueue();
+  }
+  std::vector<double> profile() {
+    const py::gil_scoped_release release;
+    return network_->profile();
+  }
+  std::size_t bytes() const { return network_->bytes(); }
+
+ private:
+  // The array itself, never a copy of it.
+  template <typename T>
+  static PlainArray<T> in_place(const char* name, const NdArray<T>& value,
+                                const std::vector<py::ssize_t>& shape) {
+    auto array = checked<T>(name, value, shape);
+    if (!array.is(value))
+      throw py::value_error(std::string(name) + " is not C-contiguous; it cannot be used in place");
+    return array;
+  }
+
+  PlainArray<float> input_, time_, output_;
+  PlainArray<std::int64_t> labels_;
+  std::unique_ptr<Network> network_;
+};
+
+}  // namespace
+
+void register_engine(py::module_& module) {
+  module.attr("ENGINE_ISA") = py::str(engine::kernels().isa);
+  py::class_<Program, std::shared_ptr<Program>>(
+      module, "Program", py::is_final(),
+      "A network compiled to ops for the CPU engine; checked whole when it is made, unchanged afterwards.\n\n"
+      "Several networks, on several threads, may be bound to one program; they share its weights.")
+      .def(
+          py::init(&make_program), py::kw_only(), py::arg("shape"), py::arg("out_channels"),
+          py::arg("tensors"), py::arg("weights"), py::arg("ops"), py::arg("sources"), py::arg("threads") = 1,
+          "Check a program and pack its weights.\n\n"
+          "Args:\n"
+          "    shape: (C, H, W) of an image.\n"
+          "    out_channels: of the output.\n"
+          "    tensors: (channels, height, width, shared) each.\n"
+          "    weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).\n"
+          "    ops: the fields of each by name, its own name being `op`.\n"
+          "    sources: buffers of bytes that hold the weights; not needed afterwards.\n"
+          "    threads: that pack the weights.\n\n"
+          "Raises:\n"
+          "    ValueError: the program is not one; the message names the op and the field.\n"
+          "    MemoryError: the weights do not fit in memory.")
+      .def_property_readonly("weight_bytes", &Program::weight_bytes, "Bytes of the packed weights.");
+  py::class_<BoundNetwork, Denoiser, std::shared_ptr<BoundNetwork>>(
+      module, "Network", py::is_final(), "A program on the buffers of a chain, with its own threads.")
+      .def(py::init<std::shared_ptr<Program>, const NdArray<float>&, const NdArray<float>&,
+                    const NdArray<std::int64_t>&, const NdArray<float>&, std::int64_t>(),
+           py::arg("program"), py::kw_only(), py::arg("network_input"), py::arg("network_time"),
+           py::arg("network_labels"), py::arg("network_output"), py::arg("threads") = 1,
+           "Bind a program to arrays, which are used in place.\n\n"
+           "Args:\n"
+           "    network_input: float32 (NB, C, H, W), read.\n"
+           "    network_time: float32 (1,), read.\n"
+           "    network_labels: int64 (NB,), read if the network takes labels.\n"
+           "    network_output: float32 (NB, out_channels, H, W), filled.\n"
+           "    threads: that compute; they do not change a bit of the result.")
+      .def("__call__", &BoundNetwork::call,
+           "Run the network once.\n\nRaises:\n    RuntimeError: it is running already.")
+      .def("profile", &BoundNetwork::profile, "Run the network once and return the seconds of each op.")
+      .def_property_readonly("bytes", &BoundNetwork::bytes, "Bytes of activations and work space.");
+}
+
+}  // namespace pysdk

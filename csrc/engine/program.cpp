@@ -1,0 +1,260 @@
+#include "engine/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+namespace pysdk::engine {
+
+namespace {
+
+constexpr std::size_t kMaxChannels = 1 << 16;
+constexpr std::size_t kMaxSide = 1 << 14;
+constexpr std::size_t kMaxTensors = 1 << 16;
+constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // of one tensor or weight: 32 GiB
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+
+void check_tensor(const Tensor& tensor, const std::string& name) {
+  if (tensor.channels < 1 || tensor.channels > kMaxChannels || tensor.height < 1 ||
+      tensor.height > kMaxSide || tensor.width < 1 || tensor.width > kMaxSide ||
+      tensor.floats() > kMaxFloats) {
+    refuse(name + " is " + std::to_string(tensor.channels) + " x " + std::to_string(tensor.height) + " x " +
+           std::to_string(tensor.width) + ", expected 1 to " + std::to_string(kMaxChannels) +
+           " channels, sides from 1 to " + std::to_string(kMaxSide) + " and at most 2^33 numbers in all");
+  }
+}
+
+// The product, or nothing if it is above kMaxFloats.
+bool product(const std::size_t* first, const std::size_t* last, std::size_t* result) {
+  *result = 1;
+  for (; first != last; ++first) {
+    if (*first == 0 || *first > kMaxFloats / *result) return false;
+    *result *= *first;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<float> Constant::read() const {
+  std::vector<float> values;
+  std::size_t floats = 1;
+  for (const std::size_t size : shape) floats *= size;
+  values.resize(floats);
+  float* to = values.data();
+  for (const Piece& piece : pieces) {
+    // memcpy: in a foreign file numbers lie at any address
+    if (!piece.transposed) {
+      std::memcpy(to, piece.data, piece.rows * piece.columns * sizeof(float));
+    } else {
+      const unsigned char* from = piece.data;
+      for (std::size_t column = 0; column < piece.columns; ++column) {
+        for (std::size_t row = 0; row < piece.rows; ++row, from += sizeof(float)) {
+          std::memcpy(to + row * piece.columns + column, from, sizeof(float));
+        }
+      }
+    }
+    to += piece.rows * piece.columns;
+  }
+  return values;
+}
+
+class ProgramLoader : public Loader {
+ public:
+  ProgramLoader(Program& program, const std::vector<Weight>& weights, const std::vector<Bytes>& sources)
+      : program_(program), weights_(weights), sources_(sources) {}
+
+  void load(const OpRecord& record) {
+    const auto found = registry().find(record.name);
+    if (found == registry().end()) refuse("there is no op '" + record.name + "'");
+    Fields fields(record.name, record.fields);
+    program_.ops_.push_back(found->second(fields, *this));
+    fields.finish();
+    if (record.name == "output") ++outputs_;
+    ++op_;
+  }
+  void finish() const {
+    if (program_.ops_.empty() || outputs_ != 1) {
+      refuse("the program has " + std::to_string(outputs_) + " output ops, expected one");
+    }
+  }
+
+  using Loader::read;
+  using Loader::write;
+
+  const Tensor& read(Fields& fields, const char* name, std::int64_t index) override {
+    Program::Lifetime& lifetime = at(fields, name, index);
+    if (lifetime.first == Program::kNever || lifetime.first == op_) {
+      fields.fail(name, "is tensor " + std::to_string(index) + ", which is not written before");
+    }
+    lifetime.last = op_;
+    return program_.tensors_[static_cast<std::size_t>(index)];
+  }
+
+  const Tensor& write(Fields& fields, const char* name, std::int64_t index) override {
+    Program::Lifetime& lifetime = at(fields, name, index);
+    if (lifetime.first != Program::kNever) {
+      fields.fail(name, "is tensor " + std::to_string(index) + ", which is written already");
+    }
+    lifetime.first = lifetime.last = op_;
+    return program_.tensors_[static_cast<std::size_t>(index)];
+  }
+
+  Constant constant(Fields& fields, const char* name, const std::vector<std::size_t>& shape) override {
+    const auto index = fields.integer(name, 0, static_cast<std::int64_t>(weights_.size()) - 1);
+    const Weight& weight = weights_[static_cast<std::size_t>(index)];
+    const std::string which = "is weight " + std::to_string(index) + ", ";
+    bool fits = weight.shape.size() == shape.size();
+    for (std::size_t i = 0; fits && i < shape.size(); ++i)
+      fits = shape[i] == 0 || shape[i] == weight.shape[i];
+    if (!fits) fields.fail(name, which + "which has another shape than is needed");
+    std::size_t floats, rows = 0;
+    if (!product(weight.shape.data(), weight.shape.data() + weight.shape.size(), &floats)) {
+      fields.fail(name, which + "whose shape is empty or too large");
+    }
+    Constant found{weight.shape, {}};
+    const std::size_t columns = floats / weight.shape[0];
+    for (const WeightPart& part : weight.parts) {
+      if (part.columns != columns || part.rows == 0 || part.rows > weight.shape[0] - rows) {
+        fields.fail(name, which + "which has a part of another shape");
+      }
+      if (part.source >= sources_.size() || part.offset > sources_[part.source].size ||
+          part.rows * columns > (sources_[part.source].size - part.offset) / sizeof(float)) {
+        fields.fail(name, which + "which has a part beyond its source");
+      }
+      found.pieces.push_back({sources_[part.source].data + part.offset, part.rows, columns, part.transposed});
+      rows += part.rows;
+    }
+    if (rows != weight.shape[0]) {
+      fields.fail(name, which + "whose parts have " + std::to_string(rows) + " rows in place of " +
+                            std::to_string(weight.shape[0]));
+    }
+    return found;
+  }
+
+  const Tensor& image_in() const override { return program_.image_in_; }
+  const Tensor& image_out() const override { return program_.image_out_; }
+
+ private:
+  Program::Lifetime& at(Fields& fields, const char* name, std::int64_t index) {
+    fields.bounded(name, index, 0, static_cast<std::int64_t>(program_.tensors_.size()) - 1);
+    return program_.lifetimes_[static_cast<std::size_t>(index)];
+  }
+
+  Program& program_;
+  const std::vector<Weight>& weights_;
+  const std::vector<Bytes>& sources_;
+  std::size_t op_ = 0, outputs_ = 0;
+};
+
+Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
+                 const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
+                 const std::vector<Bytes>& sources, std::size_t threads)
+    : image_in_(image_in),
+      image_out_{out_channels, image_in.height, image_in.width, false},
+      tensors_(std::move(tensors)),
+      lifetimes_(tensors_.size()) {
+  check_tensor(image_in_, "the image");
+  check_tensor(image_out_, "the output");
+  if (tensors_.size() > kMaxTensors) refuse("the program has more than 65536 tensors");
+  for (std::size_t i = 0; i < tensors_.size(); ++i) check_tensor(tensors_[i], "tensor " + std::to_string(i));
+  ProgramLoader loader(*this, weights, sources);
+  for (const OpRecord& op : ops) loader.load(op);
+  loader.finish();
+
+  std::size_t floats = 0;
+  for (const auto& op : ops_) floats += op->packed_floats();
+  packed_ = Pages(floats);
+  Workers workers(threads);
+  float* to = packed_.data();
+  for (const auto& op : ops_) {
+    op->pack(to, workers);
+    to += op->packed_floats();
+  }
+}
+
+Network::Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports,
+                 std::size_t threads)
+    : program_(std::move(program)), workers_(threads) {
+  for (const Tensor& tensor : program_->tensors_) {
+    if (tensor.floats() > kMaxFloats / batch) refuse("a batch of " + std::to_string(batch) + " is too large");
+  }
+  std::size_t floats = 0, scratch = 0, common = 0;
+  const std::vector<std::size_t> offsets = [&] {
+    frame_.batch = batch;
+    return plan(&floats);
+  }();
+  for (const auto& op : program_->ops_) {
+    scratch = std::max(scratch, padded(op->scratch_floats(batch)));
+    common = std::max(common, op->common_doubles(batch));
+  }
+  scratch += kLanes;  // workers' memory apart by an odd number of cache lines
+  arena_ = Pages(floats);
+  scratch_ = Pages(scratch * threads);
+  common_ = AlignedArray<double>(common);
+  for (const std::size_t offset : offsets) tensors_.push_back(arena_.data() + offset);
+  frame_ = {batch, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
+}
+
+// Offsets of the tensors in the arena. Largest first, each at the lowest place that is free for the whole of
+// its life.
+std::vector<std::size_t> Network::plan(std::size_t* total) const {
+  const auto& tensors = program_->tensors_;
+  const auto& lifetimes = program_->lifetimes_;
+  const auto size = [&](std::size_t i) {
+    return tensors[i].floats() * (tensors[i].shared ? 1 : frame_.batch);
+  };
+  std::vector<std::size_t> order, offsets(tensors.size(), 0), placed;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (lifetimes[i].first != Program::kNever) order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return size(a) > size(b); });
+  *total = 0;
+  for (const std::size_t i : order) {
+    std::size_t at = 0;
+    for (const std::size_t other : placed) {  // by offset
+      const bool apart =
+          lifetimes[other].last < lifetimes[i].first || lifetimes[i].last < lifetimes[other].first;
+      if (apart) continue;
+      if (offsets[other] >= at + size(i)) break;
+      at = std::max(at, offsets[other] + size(other));
+    }
+    offsets[i] = at;
+    *total = std::max(*total, at + size(i));
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
+                                   [&](std::size_t a, std::size_t b) { return offsets[a] < offsets[b]; }),
+                  i);
+  }
+  return offsets;
+}
+
+std::vector<double> Network::profile() {
+  std::vector<double> seconds;
+  run(&seconds);
+  return seconds;
+}
+
+void Network::run(std::vector<double>* seconds) {
+  if (busy_.exchange(true)) {
+    throw std::runtime_error("the network is already running on another thread; bind one per thread");
+  }
+  struct Release {
+    std::atomic<bool>& flag;
+    ~Release() { flag = false; }
+  } release{busy_};
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point before = Clock::now();
+  for (const auto& op : program_->ops_) {
+    op->run(frame_);
+    if (seconds == nullptr) continue;
+    const Clock::time_point now = Clock::now();
+    seconds->push_back(std::chrono::duration<double>(now - before).count());
+    before = now;
+  }
+}
+
+}  // namespace pysdk::engine

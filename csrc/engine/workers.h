@@ -1,0 +1,141 @@
+// A fork-join pool for work that comes every few microseconds: workers spin for a moment after a round before
+// they sleep, the caller works too. One caller at a time; work must not throw.
+#pragma once
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pysdk::engine {
+
+class Workers {
+ public:
+  explicit Workers(std::size_t count) : count_(count) {}
+  Workers(const Workers&) = delete;
+  Workers& operator=(const Workers&) = delete;
+  ~Workers() {
+    // The threads of a parent process do not exist in its fork: there is nobody to stop.
+    if (team_ != nullptr && process_ != getpid()) team_.release();
+  }
+
+  std::size_t count() const { return count_; }
+
+  // work(begin, end, worker) for contiguous parts of [0, items); returns when all are done.
+  template <class Work>
+  void run(std::size_t items, const Work& work) {
+    const std::size_t parts = items < count_ ? items : count_;
+    if (parts == 0) return;
+    if (parts == 1) return work(std::size_t{0}, items, std::size_t{0});
+    team().run(parts, items, &work,
+               [](const void* function, std::size_t begin, std::size_t end, std::size_t worker) {
+                 (*static_cast<const Work*>(function))(begin, end, worker);
+               });
+  }
+
+ private:
+  using Call = void (*)(const void* work, std::size_t begin, std::size_t end, std::size_t worker);
+
+  class Team {
+   public:
+    explicit Team(std::size_t count) {
+      threads_.reserve(count - 1);
+      for (std::size_t worker = 1; worker < count; ++worker) {
+        threads_.emplace_back([this, worker] { serve(worker); });
+      }
+    }
+    ~Team() {
+      stop_ = true;
+      start_round();
+      for (std::thread& thread : threads_) thread.join();
+    }
+
+    void run(std::size_t parts, std::size_t items, const void* work, Call call) {
+      parts_ = parts;
+      items_ = items;
+      work_ = work;
+      call_ = call;
+      busy_.store(static_cast<std::uint32_t>(threads_.size()), std::memory_order_relaxed);
+      start_round();
+      part(0);
+      for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+        if (spin < kSpins) {
+          pause();
+        } else {
+          const std::uint32_t left = busy_.load(std::memory_order_acquire);
+          if (left != 0) busy_.wait(left, std::memory_order_acquire);
+        }
+      }
+    }
+
+   private:
+    // About 50 us, several times what it takes to wake a sleeping thread.
+    static constexpr int kSpins = 2000;
+
+    static void pause() {
+#if defined(__x86_64__)
+      _mm_pause();
+#endif
+    }
+
+    void start_round() {
+      round_.fetch_add(1, std::memory_order_release);
+      round_.notify_all();
+    }
+
+    void part(std::size_t worker) const {
+      if (worker >= parts_) return;
+      call_(work_, items_ * worker / parts_, items_ * (worker + 1) / parts_, worker);
+    }
+
+    void serve(std::size_t worker) {
+      for (std::uint32_t seen = 0;;) {
+        std::uint32_t now = seen;
+        for (int spin = 0; spin < kSpins && now == seen; ++spin) {
+          pause();
+          now = round_.load(std::memory_order_acquire);
+        }
+        while (now == seen) {
+          round_.wait(seen, std::memory_order_acquire);
+          now = round_.load(std::memory_order_acquire);
+        }
+        seen = now;
+        if (stop_) return;
+        part(worker);
+        if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+      }
+    }
+
+    std::vector<std::thread> threads_;
+    std::atomic<std::uint32_t> round_{0};
+    std::atomic<std::uint32_t> busy_{0};
+    std::atomic<bool> stop_{false};
+    std::size_t parts_ = 0, items_ = 0;  // of the round, published by it
+    const void* work_ = nullptr;
+    Call call_ = nullptr;
+  };
+
+  Team& team() {
+    if (team_ != nullptr && process_ != getpid()) team_.release();  // see the destructor
+    if (team_ == nullptr) {
+      team_ = std::make_unique<Team>(count_);
+      process_ = getpid();
+    }
+    return *team_;
+  }
+
+  const std::size_t count_;
+  std::unique_ptr<Team> team_;
+  pid_t process_ = 0;
+};
+
+}  // namespace pysdk::engine

@@ -1,0 +1,107 @@
+"""Which engines a plan gets: those asked for that can run the network, checked and timed, the fastest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from pysdk.export import native_builder, onnxruntime_builder
+from pysdk.export.engine_check import (
+    Candidate,
+    Track,
+    affordable,
+    compare,
+    is_batch_invariant,
+    require_close,
+    seconds_per_call,
+)
+from pysdk.export.native.program import NotCovered
+from pysdk.export.network import Network
+from pysdk.export.onnx_export import Comparison, example_inputs
+
+from pysdk.engines import default_threads
+from pysdk.errors import ExportError
+from pysdk.manifest import EngineInfo
+
+
+def candidates(
+    network: Network, onnx: bytes, wanted: str, batch_size: int, check_seconds: float, track: Track
+) -> tuple[list[Candidate], str | None]:
+    """The engines, not checked against torch yet, and why the native one is not among them.
+
+    Raises:
+        ExportError: the native engine is wanted and cannot run the network.
+    """
+    found, reason = [], None
+    if wanted in ("auto", "native"):
+        threads = default_threads()
+        try:
+            if network.schedule.betas is None:
+                raise NotCovered("the network is told sigma, not a timestep")
+            steps = len(network.schedule.betas)
+            found.append(native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track))
+        except NotCovered as error:
+            reason = str(error)
+            if wanted == "native":
+                raise ExportError(f"{reason}; build with --engine onnxruntime or auto") from error
+    if wanted in ("auto", "onnxruntime"):
+        found.append(onnxruntime_builder.build(network.model, onnx, batch_size))
+    return found, reason
+
+
+def check(
+    network: Network,
+    found: Sequence[Candidate],
+    batch_size: int,
+    check_seconds: float,
+    track: Track,
+    reason: str | None,
+) -> tuple[list[EngineInfo], Comparison | None, int]:
+    """Engines compared with torch, checked for batch invariance and timed.
+
+    A network that came as an ONNX file has nothing to be compared with.
+
+    Returns:
+        What the plan says of each, the fastest first; the largest error among them; the number of timesteps compared.
+
+    Raises:
+        ExportError: outputs differ by more than `MAX_RELATIVE_ERROR`, or are not finite.
+    """
+    threads, model = default_threads(), network.model
+    engines = [candidate.load(threads) for candidate in found]
+    compared, against = [], "from an ONNX file, not compared"
+    if network.module is not None:
+        total = len(network.schedule.betas or ())
+        timesteps = affordable(total, seconds_each(network), check_seconds / (1 + len(found)))
+        compared = compare(network, engines, track(timesteps))
+        against = f"against torch over {'all ' * (len(timesteps) == total)}{len(timesteps)} timesteps"
+        for candidate, comparison in zip(found, compared, strict=True):
+            require_close(comparison, candidate.title)
+    seconds = seconds_per_call(model, engines, batch_size)
+    infos = []
+    for index, (candidate, engine) in enumerate(zip(found, engines, strict=True)):
+        native = f"native engine: {reason}" if reason and candidate.info.kind != "native" else ""
+        infos.append(
+            msgspec.structs.replace(
+                candidate.info,
+                batch_invariant=is_batch_invariant(model, candidate.load, batch_size, threads),
+                seconds_per_step=seconds[index],
+                max_abs_error=compared[index].max_abs_error if compared else None,
+                notes="; ".join(note for note in (engine.description, against, candidate.info.notes, native) if note),
+            )
+        )
+    infos.sort(key=lambda info: info.seconds_per_step or 0.0)
+    worst = max(compared, key=lambda comparison: comparison.max_abs_error, default=None)
+    return infos, worst, len(timesteps) if compared else 0
+
+
+def seconds_each(network: Network) -> float:
+    """Seconds of torch for one image, roughly."""
+    assert network.module is not None
+    inputs = example_inputs(network, 1)
+    start = time.perf_counter()
+    with torch.no_grad():
+        network.module(*inputs)
+    return time.perf_counter() - start

@@ -1,0 +1,180 @@
+"""The native engine of a plan: the network's program, its tactics measured, its accuracy checked against float64."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from pysdk.export.engine_check import Candidate, NetworkBuffers, Track, affordable
+from pysdk.export.native import reference, tactics
+from pysdk.export.native.fusion import fuse
+from pysdk.export.native.lowering import lower
+from pysdk.export.native.program import AnyOp, Conv, NotCovered, Program, writes
+from pysdk.export.native.weights import pack
+from pysdk.export.onnx_export import Comparison
+
+from pysdk.engines import Engine, native
+from pysdk.errors import EngineError
+from pysdk.manifest import NETWORK_NAME, EngineInfo, ModelInfo
+
+CONSTANTS_NAME = "native.constants"
+
+MAX_RELATIVE_ERROR = 1e-5
+"""Largest allowed |native - float64| / max |float64|, over the timesteps checked."""
+
+_REPEATS = 5
+_CHUNK_PIXELS = 1 << 15
+
+
+def build(
+    model: ModelInfo,
+    onnx: bytes,
+    batch_size: int,
+    timesteps: int,
+    threads: int,
+    check_seconds: float,
+    track: Track = list,
+) -> Candidate:
+    """The native engine for a network.
+
+    Args:
+        model: what the plan says of the network.
+        onnx: its ONNX file.
+        batch_size: images of one call; tactics are chosen for it.
+        timesteps: T of the schedule.
+        threads: the processors to measure with.
+        check_seconds: about so long is the program computed in float64; timesteps 0 and T - 1 always are.
+        track: wraps the timesteps while they are computed, e.g. in a progress bar.
+
+    Raises:
+        NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
+    """
+    program = tactics.guessed(fuse(lower(onnx, model)))
+    program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
+    checked = Checked(program, model, timesteps, check_seconds, track)
+    program, comparison = accurate(program, checked, onnx)
+    head, constants = pack(program, onnx)
+    info = EngineInfo(
+        kind="native",
+        member="native.json",
+        data=(NETWORK_NAME, CONSTANTS_NAME),
+        precision="float32",
+        batch_size=batch_size,
+        notes=f"at most {comparison.relative:.1e} of the largest output from float64 over "
+        f"{len(checked.timesteps)} timesteps; {described(program)}",
+    )
+
+    def load(threads: int) -> Engine:
+        return native.load(model, info, memoryview(head), threads, memoryview(onnx), memoryview(constants))
+
+    return Candidate("the native engine", info, load, {info.member: head, CONSTANTS_NAME: constants})
+
+
+def described(program: Program) -> str:
+    """How many convolutions are computed how."""
+    used = [op.tactic for op in program.ops if isinstance(op, Conv)]
+    return "convolutions: " + ", ".join(f"{used.count(name)} {name}" for name in tactics.TACTICS if name in used)
+
+
+def loaded(program: Program, model: ModelInfo, onnx: bytes, threads: int) -> native.NativeEngine:
+    """A program, ready to run. NotCovered if the runtime refuses it."""
+    head, constants = pack(program, onnx)
+    info = EngineInfo(kind="native", member="native.json", precision="float32", batch_size=1)
+    try:
+        return native.load(model, info, memoryview(head), threads, memoryview(onnx), memoryview(constants))
+    except EngineError as error:
+        raise NotCovered(str(error)) from None
+
+
+def profile(program: Program, model: ModelInfo, onnx: bytes, batch_size: int, threads: int) -> Sequence[float]:
+    """Seconds of each operation at full batch, the fastest of some runs."""
+    network = loaded(program, model, onnx, threads).bind(NetworkBuffers(model, batch_size))
+    runs = [network.profile() for _ in range(1 + _REPEATS)][1:]  # the first one warms up
+    return [min(times) for times in zip(*runs, strict=True)]
+
+
+def accurate(program: Program, checked: Checked, onnx: bytes) -> tuple[Program, Comparison]:
+    """The program with as many fast convolutions as its accuracy allows, and its error.
+
+    Raises:
+        NotCovered: it is too inaccurate without any.
+    """
+    while True:
+        comparison = checked.compare(loaded(program, checked.model, onnx, 1))
+        if comparison.relative <= MAX_RELATIVE_ERROR:
+            return program, comparison
+        slower = tactics.more_accurate(program, checked.layers(program, onnx))
+        if slower is None:
+            raise NotCovered(
+                f"it is {comparison.relative:.1e} of the largest output away from float64; the limit is "
+                f"{MAX_RELATIVE_ERROR:g}"
+            )
+        program = slower
+
+
+class Checked:
+    """Random images at some timesteps, and what a program makes of them in float64.
+
+    Attributes:
+        x, labels: float32 (K, C, H, W) and int64 (K,).
+        timesteps: (K,).
+        expected: float64 (K, out_channels, H, W).
+    """
+
+    def __init__(self, program: Program, model: ModelInfo, timesteps: int, seconds: float, track: Track) -> None:
+        self.model = model
+        rng = np.random.default_rng(0)
+        start = time.perf_counter()
+        reference.run(program, np.zeros((1, *model.shape)), 0.0, np.zeros(1, np.int64))
+        self.timesteps = np.array(affordable(timesteps, time.perf_counter() - start, seconds), np.float64)
+        count = len(self.timesteps)
+        self.x = rng.standard_normal((count, *model.shape)).astype(np.float32)
+        self.labels = rng.integers(model.num_classes or 1, size=count)
+        chunk = max(1, _CHUNK_PIXELS // (model.shape[1] * model.shape[2]))
+        self.expected = np.empty((count, model.out_channels, *model.shape[1:]))
+        remaining = iter(track(list(range(count))))
+        while part := list(islice(remaining, chunk)):
+            self.expected[part] = reference.run(program, self.x[part], self.timesteps[part], self.labels[part])
+
+    def compare(self, engine: Engine) -> Comparison:
+        """The engine's largest error."""
+        buffers = NetworkBuffers(self.model, 1)
+        call = engine.bind(buffers)
+        error = 0.0
+        for x, t, label, expected in zip(self.x, self.timesteps, self.labels, self.expected, strict=True):
+            buffers.network_input[:], buffers.network_time[:], buffers.network_labels[:] = x, t, label
+            call()
+            difference = float(np.abs(buffers.network_output - expected).max())
+            error = max(error, difference) if np.isfinite(difference) else float("inf")
+        return Comparison(error, float(np.abs(self.expected).max()))
+
+    def layers(self, program: Program, onnx: bytes) -> dict[int, float]:
+        """Relative error of each Winograd convolution by itself, on what it reads at the first timestep."""
+        fast = [op for op in program.ops if isinstance(op, Conv) and op.tactic != "direct"]
+        inputs: dict[int, NDArray[np.float32]] = {}
+        wanted = {op.x[0] for op in fast}
+
+        def see(op: AnyOp, value: reference.Array) -> None:
+            if (out := writes(op)) in wanted and out is not None:
+                inputs[out] = value.astype(np.float32)
+
+        reference.run(program, self.x[:1], self.timesteps[0], self.labels[:1], see)
+        return {op.out: error_alone(program, op, inputs[op.x[0]], onnx) for op in fast}
+
+
+def error_alone(program: Program, op: Conv, x: NDArray[np.float32], onnx: bytes) -> float:
+    """Relative error of one convolution on this input; infinite if a network of it alone would change the size."""
+    layer = tactics.layer(program, op)
+    x = x.repeat(op.upsample, 2).repeat(op.upsample, 3)
+    expected = reference.run(layer, x, 0.0)
+    _, channels, height, width = x.shape
+    if expected.shape[2:] != (height, width):
+        return float("inf")
+    model = ModelInfo(name="layer", shape=(channels, height, width), out_channels=expected.shape[1])
+    buffers = NetworkBuffers(model, 1)
+    buffers.network_input[:] = x
+    loaded(layer, model, onnx, 1).bind(buffers)()
+    return float(np.abs(buffers.network_output - expected).max() / max(np.abs(expected).max(), 1e-30))

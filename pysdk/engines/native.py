@@ -1,0 +1,125 @@
+"""The native engine: a program made from the network when the plan was built, run by csrc/engine/ without Python.
+
+A plan has it as two files. native.json is a `Head`; native.constants holds the weights that network.onnx has not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pysdk import _native
+from pysdk.engines import Buffers
+from pysdk.errors import EngineError
+from pysdk.manifest import EngineInfo, ModelInfo
+
+VERSION = 1
+MAX_BYTES = 16 << 20
+"""Of native.json."""
+
+SOURCES = ("network", "constants")
+
+Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Whole = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Shape = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=4)]
+
+
+class TensorInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an operation writes: for each image, or once for the batch if `shared`."""
+
+    channels: Size
+    height: Size
+    width: Size
+    shared: bool
+
+
+class PieceInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """Float32 values at an offset in bytes of a file; the file has the transpose of `shape` if `transposed`."""
+
+    source: Literal["network", "constants"]
+    offset: Annotated[int, Meta(ge=0, le=2**32)]
+    shape: Shape
+    transposed: bool
+
+
+class WeightInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """A weight: its pieces stacked along the first axis."""
+
+    shape: Shape
+    parts: Annotated[tuple[PieceInfo, ...], Meta(min_length=1, max_length=10_000)]
+
+
+class Head(Struct, frozen=True, forbid_unknown_fields=True):
+    """A program. What its operations mean, and that they fit together, csrc/engine/ checks."""
+
+    version: int
+    tensors: Annotated[tuple[TensorInfo, ...], Meta(max_length=100_000)]
+    weights: Annotated[tuple[WeightInfo, ...], Meta(max_length=100_000)]
+    ops: Annotated[
+        tuple[dict[str, bool | Whole | float | str | tuple[Whole, ...]], ...], Meta(min_length=1, max_length=100_000)
+    ]
+
+
+def unusable(info: EngineInfo) -> str | None:
+    """None: every processor can run it."""
+    return None
+
+
+class NativeEngine:
+    """A loaded program; see `pysdk.engines.Engine`."""
+
+    def __init__(self, program: _native.Program, threads: int) -> None:
+        self.program = program
+        self.threads = threads
+        self.description = f"native, CPU, {_native.ENGINE_ISA}, {threads} threads"
+
+    def bind(self, buffers: Buffers) -> _native.Network:
+        """A native network on the buffers, which a chain runs without Python."""
+        return _native.Network(
+            self.program,
+            network_input=buffers.network_input,
+            network_time=buffers.network_time,
+            network_labels=buffers.network_labels,
+            network_output=buffers.network_output,
+            threads=self.threads,
+        )
+
+
+def load(
+    model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, network: memoryview, constants: memoryview
+) -> NativeEngine:
+    """A program (native.json) whose weights are in network.onnx and native.constants.
+
+    Raises:
+        EngineError: it is damaged, of another version, or not a program of this network.
+    """
+    if len(program) > MAX_BYTES:
+        raise EngineError(f"the native program has {len(program)} bytes, more than the {MAX_BYTES} allowed")
+    try:
+        head = msgspec.json.decode(program, type=Head)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise EngineError(f"the native program cannot be read: {error}; build the plan again") from None
+    if head.version != VERSION:
+        raise EngineError(f"the native program is of version {head.version}, this pysdk runs version {VERSION}")
+    try:
+        made = _native.Program(
+            shape=model.shape,
+            out_channels=model.out_channels,
+            tensors=[(tensor.channels, tensor.height, tensor.width, tensor.shared) for tensor in head.tensors],
+            weights=[(weight.shape, [_place(piece) for piece in weight.parts]) for weight in head.weights],
+            ops=list(head.ops),
+            sources=[network, constants],
+            threads=threads,
+        )
+    except ValueError as error:
+        raise EngineError(f"the native program is not valid: {error}; build the plan again") from None
+    return NativeEngine(made, threads)
+
+
+def _place(piece: PieceInfo) -> tuple[int, int, int, int, bool]:
+    """(source, offset, rows, columns, transposed)"""
+    rows = piece.shape[0]
+    return SOURCES.index(piece.source), piece.offset, rows, math.prod(piece.shape[1:]), piece.transposed

@@ -1,0 +1,39 @@
+"""Networks exported once for all tests of the compiler."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pysdk import Plan
+from pysdk.manifest import ModelInfo
+
+sys.path.append(str(Path(__file__).parent.parent / "export"))  # the networks of the importers' tests
+
+Exported = tuple[bytes, ModelInfo]
+
+
+@pytest.fixture(scope="session")
+def exported() -> Callable[[str], Exported]:
+    """Name of a network -> its ONNX file and what a plan says of it."""
+    from networks import NETWORKS, one_thread
+    from pysdk.export.onnx_export import export_onnx
+
+    found: dict[str, Exported] = {}
+
+    def export(name: str) -> Exported:
+        if name not in found:
+            one_thread()
+            network = NETWORKS[name]()
+            found[name] = (export_onnx(network), network.model)
+        return found[name]
+
+    return export
+
+
+@pytest.fixture(scope="session", params=["conditional_plan", "unconditional_plan"])
+def plan_network(request: pytest.FixtureRequest) -> Exported:
+    """The two networks that all tests share."""
+    with Plan.open(request.getfixturevalue(request.param)) as plan:
+        return bytes(plan.member("network.onnx")), plan.manifest.model
