@@ -54,6 +54,8 @@ def add_classifier(
             raise OptionError(
                 f"the classifier has {num_classes} classes, expected those of the model, {manifest.model.num_classes}"
             )
+        if manifest.schedule.edm is not None:
+            raise OptionError(f"{manifest.model.name!r} is a network of sigma; classifiers are told timesteps")
         model = replace(manifest.model, out_channels=manifest.model.shape[0], num_classes=num_classes)
         batch = max(engine.batch_size for engine in manifest.engines) if manifest.engines else 1
         info = EngineInfo(kind="onnxruntime", member=CLASSIFIER_NAME, precision="float32", batch_size=batch)

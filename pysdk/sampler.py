@@ -21,7 +21,6 @@ from pysdk.manifest import EngineInfo
 from pysdk.plan import Plan
 from pysdk.progress import Progress
 from pysdk.request import Noise, Request, make_request, resolve_table, split_arguments
-from pysdk.schedule import Schedule
 from pysdk.table import StepTable
 from pysdk.timesteps import Steps
 from pysdk.uses import Uses
@@ -38,7 +37,7 @@ class Preview:
     Attributes:
         step: rows done so far, 1..total.
         total: rows of the chain.
-        timestep: training timestep of the row just done.
+        timestep: what the network was told in the row just done: a timestep; of networks of sigma ln(sigma)/4 or sigma.
         x: the current samples, in the output form asked for.
         denoised: the network's (clipped) estimate of the final images at that row, likewise.
     """
@@ -89,7 +88,7 @@ class Sampler(Uses):
             self._close_plan()
             raise
         self.batch_size = self._executor.batch_size
-        self.schedule = Schedule.from_betas(self.plan.manifest.schedule.betas)
+        self.schedule = self.plan.manifest.schedule.make()
 
     def _load(self, batch_size: int | None) -> Executor:
         manifest, chosen = self.plan.manifest, self._chosen
@@ -168,8 +167,9 @@ class Sampler(Uses):
             seed: 0 .. 2^64 - 1; a sequence gives each image its own seed, image j is then number start + j of gallery
                 seed[j].
             start: index of the first image.
-            steps: number of network calls per image (1..T), an explicit list of descending timesteps, or a respacing
-                rule such as "ddim50"; by default the plan's, for another solver all T.
+            steps: number of steps (1..T), an explicit list of descending timesteps, or a respacing rule such as
+                "ddim50"; by default the plan's, for another solver all T. A step is one network call, of some solvers
+                two (`docs/solvers.md`).
             solver: name of a solver (see `pysdk.solvers`), or a `StepTable`; by default the plan's.
             labels: class of every image, or one per image; by default image i is of class i mod num_classes. The
                 model's null label means no class.
@@ -181,12 +181,14 @@ class Sampler(Uses):
                 Algorithm 2), for all or one per image, by the classifier in the plan; by default 0, none.
             noise: replaces the chain's own noise for parity with another sampler: an array float32 (K + 1, n, C, H, W)
                 (x_T, then one draw per row), or a callable (draw, images uint64 (b,)) -> float32 (b, C, H, W).
-            initial: float32 (n, C, H, W), what the chain starts from instead of noise.
+            initial: float32 (n, C, H, W), what the chain starts from instead of noise, scaled like the first row's x:
+                images for `reverse_ddim`, else S x_0 + N e, with networks of sigma x_0 + sigma e.
             output: "uint8" (an `Images` array (n, H, W, C)), "float32" (n, C, H, W) in the model's value range, usually
                 [-1, 1], which speaks DLPack too (`torch.from_dlpack`), or "pil" (a list of pictures).
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (network calls done, network calls in all).
-            options: those of the solver (eta, variance, clip, ...) and of the timesteps (spacing, steps_offset).
+            options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
+                steps_offset).
 
         Returns:
             The images in the form of `output`.
