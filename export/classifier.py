@@ -1,12 +1,10 @@
-"""Adding a classifier to a plan, for classifier guidance; `pysdk add-classifier`."""
+"""Adding a classifier to a plan, for classifier guidance; `pysdk add-classifier` calls it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from msgspec.structs import replace
@@ -56,6 +54,8 @@ def add_classifier(
             raise OptionError(
                 f"the classifier has {num_classes} classes, expected those of the model, {manifest.model.num_classes}"
             )
+        if manifest.schedule.edm is not None:
+            raise OptionError(f"{manifest.model.name!r} is a network of sigma; classifiers are told timesteps")
         model = replace(manifest.model, out_channels=manifest.model.shape[0], num_classes=num_classes)
         batch = max(engine.batch_size for engine in manifest.engines) if manifest.engines else 1
         info = EngineInfo(kind="onnxruntime", member=CLASSIFIER_NAME, precision="float32", batch_size=batch)
@@ -104,23 +104,3 @@ def compare(classifier: nn.Module, model: ModelInfo, engine: Engine, timesteps: 
             f"is {MAX_RELATIVE_ERROR:g} of that"
         )
     return error
-
-
-@click.command("add-classifier", context_settings={"ignore_unknown_options": True})
-@click.argument("plan", type=click.Path(path_type=Path))
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Plan to write (default: PLAN itself).")
-def command(plan: Path, checkpoint: Path, flags: tuple[str, ...], out: Path | None) -> None:
-    """Add a noisy-image classifier of guided-diffusion, CHECKPOINT, to PLAN.
-
-    FLAGS are those of guided-diffusion's classifier_sample.py: --image_size 64 --classifier_depth 4 ...
-    """
-    from pysdk.export.build_engine import pairs
-    from pysdk.export.openai_classifier import load_classifier
-
-    classifier = load_classifier(checkpoint, pairs(flags))
-    manifest = add_classifier(plan, classifier, classifier.classes, out=out, name=checkpoint.stem)
-    assert manifest.classifier is not None
-    click.echo(f"max |ONNX - torch| of the gradient: {manifest.classifier.max_abs_error:.2e}", err=True)
-    click.echo(f"wrote {out or plan}")

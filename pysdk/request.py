@@ -96,7 +96,8 @@ def make_request(
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     if initial is None and table.init_scale == 0:
         raise OptionError(
-            "the solver has no noise to start from (init_scale 0); give images with initial=, or use Sampler.encode"
+            "this solver's chain has no noise to start from (init_scale 0), it runs on images; give them with "
+            "initial=, or use Sampler.encode"
         )
     seeds = resolve_seeds(seed, count)
     guidance = resolve_guidance(

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pysdk import _native, engines
 from pysdk.arguments import whole_number
-from pysdk.edm import of_timesteps
 from pysdk.errors import OptionError
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form
@@ -283,7 +282,7 @@ class Sampler(Uses):
         executor = self._executor
         question = make_question(
             self.plan.manifest,
-            of_timesteps(self.schedule, "likelihood"),
+            self._diffusion,
             images,
             labels=labels,
             seed=seed,

@@ -30,7 +30,12 @@ def test_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["sample", "--help"], ["build", "--help"], ["train", "--help"], ["report", "--help"], []]
+    "arguments",
+    [
+        ["--help"],
+        [],
+        *([name, "--help"] for name in ("sample", "build", "train", "edit", "inpaint", "report", "add-classifier")),
+    ],
 )
 def test_help_of_the_commands(arguments: list[str]) -> None:
     statements = "from pysdk.cli import main\ntry: main()\nexcept SystemExit: pass"
