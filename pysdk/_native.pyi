@@ -1,5 +1,5 @@
 """
-The native half of pysdk: the reverse chain, its step table and its noise.
+The native half of pysdk: the reverse chain, its step table, its noise and the CPU engine.
 """
 
 from __future__ import annotations
@@ -9,8 +9,25 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
-__all__: list[str] = ["STEP_COLUMNS", "Chain", "exp", "isa", "normal", "philox"]
+__all__: list[str] = [
+    "ENGINE_ISA",
+    "STEP_COLUMNS",
+    "Chain",
+    "Denoiser",
+    "Network",
+    "Program",
+    "exp",
+    "isa",
+    "normal",
+    "philox",
+]
+
+class Denoiser:
+    """
+    A network that a chain runs natively.
+    """
 
 class Chain:
     """
@@ -52,6 +69,12 @@ class Chain:
         Raises:
             RuntimeError: no denoiser, no rows, or the chain is running already.
         """
+    @typing.overload
+    def attach(self, denoiser: Denoiser) -> None:
+        """
+        Set a network that runs without Python. It must have been bound to this chain's buffers.
+        """
+    @typing.overload
     def attach(self, denoiser: collections.abc.Callable[[], typing.Any]) -> None:
         """
         Set the network: a callable without arguments that reads network_input, network_time and
@@ -141,6 +164,90 @@ class Chain:
         float32 (batch, C, H, W), read-only view of the current sample.
         """
 
+class Program:
+    """
+    A network compiled to ops for the CPU engine; checked whole when it is made, unchanged afterwards.
+
+    Several networks, on several threads, may be bound to one program; they share its weights.
+    """
+    def __init__(
+        self,
+        *,
+        shape: tuple[
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+            typing.SupportsInt | typing.SupportsIndex,
+        ],
+        out_channels: typing.SupportsInt | typing.SupportsIndex,
+        tensors: list[tuple[int, int, int, bool]],
+        weights: list[tuple[collections.abc.Sequence[int], list[tuple[int, int, int, int, bool]]]],
+        ops: list[dict[str, typing.Any]],
+        sources: collections.abc.Sequence[typing_extensions.Buffer],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Check a program and pack its weights.
+
+        Args:
+            shape: (C, H, W) of an image.
+            out_channels: of the output.
+            tensors: (channels, height, width, shared) each.
+            weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
+            ops: the fields of each by name, its own name being `op`.
+            sources: buffers of bytes that hold the weights; not needed afterwards.
+            threads: that pack the weights.
+
+        Raises:
+            ValueError: the program is not one; the message names the op and the field.
+            MemoryError: the weights do not fit in memory.
+        """
+    @property
+    def weight_bytes(self) -> int:
+        """
+        Bytes of the packed weights.
+        """
+
+class Network(Denoiser):
+    """
+    A program on the buffers of a chain, with its own threads.
+    """
+    def __call__(self) -> None:
+        """
+        Run the network once.
+
+        Raises:
+            RuntimeError: it is running already.
+        """
+    def __init__(
+        self,
+        program: Program,
+        *,
+        network_input: numpy.typing.NDArray[numpy.float32],
+        network_time: numpy.typing.NDArray[numpy.float32],
+        network_labels: numpy.typing.NDArray[numpy.int64],
+        network_output: numpy.typing.NDArray[numpy.float32],
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Bind a program to arrays, which are used in place.
+
+        Args:
+            network_input: float32 (NB, C, H, W), read.
+            network_time: float32 (1,), read.
+            network_labels: int64 (NB,), read if the network takes labels.
+            network_output: float32 (NB, out_channels, H, W), filled.
+            threads: that compute; they do not change a bit of the result.
+        """
+    def profile(self) -> list[float]:
+        """
+        Run the network once and return the seconds of each op.
+        """
+    @property
+    def bytes(self) -> int:
+        """
+        Bytes of activations and work space.
+        """
+
 def exp(x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
     """
     Return e^x as in learned variance: saturates below -87 and above 88.
@@ -192,4 +299,5 @@ def philox(
         uint32 (n, 4).
     """
 
+ENGINE_ISA: str = "avx512"
 STEP_COLUMNS: tuple[str, ...]
