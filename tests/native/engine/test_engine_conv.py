@@ -30,9 +30,8 @@ def normal(seed: int, *shape: int) -> Array:
 def convolve(x: Array, weight: Array, pads: list[int], stride: int, upsample: int) -> Array:
     top, left, bottom, right = pads
     maps = torch.from_numpy(x).double().repeat_interleave(upsample, 2).repeat_interleave(upsample, 3)
-    return functional.conv2d(
-        functional.pad(maps, (left, right, top, bottom)), torch.from_numpy(weight).double(), stride=stride
-    ).numpy()
+    maps = functional.pad(maps, (left, right, top, bottom))
+    return functional.conv2d(maps, torch.from_numpy(weight).double(), stride=stride).numpy()
 
 
 @st.composite
