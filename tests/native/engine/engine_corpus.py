@@ -168,6 +168,26 @@ def unet(seed: int, batch: int = BATCH) -> Program:
     return program.output(y)
 
 
+def every_op() -> Program:
+    """A program with every op and every field."""
+    program = Program(normal(0, BATCH, 3, 4, 4))
+    image = program.image()
+    vector = program.shared_vector(normal(1, 12))
+    label = program.vectors(normal(2, BATCH, 12))
+    vector = program.op("silu", x=vector, out=program.like(vector))
+    vector = program.op("scale", x=vector, out=program.like(vector), factor=2.0)
+    vector = program.op("add", a=label, b=vector, out=program.like(label))
+    weight = normal(3, 3, 3, 3, 3)
+    x = program.conv([image], weight, [1] * 4, bias=normal(4, 3), embedding=[vector, 2], residual=image)
+    small = program.op("pool", x=x, out=program.tensor(3, 2, 2))
+    x = program.op("upsample", x=small, out=program.tensor(3, 4, 4))
+    x = program.norm([x], 3, normal(5, 3), normal(6, 3), scale=[vector, 0], shift=[vector, 5])
+    joined = program.op("concat", x=[x, image, x], out=program.tensor(9, 4, 4))
+    heads = {name: [joined, 3 * i, 1] for i, name in enumerate("qkv")}
+    x = program.op("attention", heads=3, head_channels=1, scale=1.0, out=program.tensor(3, 4, 4), **heads)
+    return program.output(x)
+
+
 CORPUS: dict[str, Callable[[], Program]] = {
     "direct": lambda: convolution("direct"),
     "direct, 3 channels": lambda: convolution("direct", 3, 5),
@@ -191,5 +211,6 @@ CORPUS: dict[str, Callable[[], Program]] = {
     "attention, 16 per head": lambda: attention(2, 16, (4, 4), False),
     "elementwise": elementwise,
     "time and label": time_and_label,
+    "every op": every_op,
     "U-Net": lambda: unet(1),
 }

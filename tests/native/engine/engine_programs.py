@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from pysdk import _native
@@ -170,3 +171,8 @@ def agree(name: str, y: Array, exact: Array, size: ArrayLike, tolerance: float) 
     assert np.isfinite(y).all(), name
     error = float(np.max(np.abs(y - exact) / size))
     assert error <= tolerance, f"{name}: error {error:.2e}"
+
+
+def refused(program: Program, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        program.native()
