@@ -152,6 +152,20 @@ def test_a_small_file_asks_for_large_memory():
     refused(program, "more than four times")
 
 
+def test_a_batch_that_needs_too_much():
+    """One pixel that pads grow to 61 x 61 with 256 channels: a million numbers an image."""
+    program = Program(np.zeros((1, 1, 1, 1)))
+    image = program.image()
+    x = [program.conv([image], np.zeros((256, 1, 1, 1)), [30] * 4) for _ in range(2)]
+    program.op("add", a=x[0], b=x[1], out=program.like(x[0]))
+    program.output(image)
+    native = program.native()
+    for batch, message in ((2**13, "on 1 threads needs more than 64 GiB"), (2**14, "is too large")):
+        program.x = np.zeros((batch, 1, 1, 1), np.float32)
+        with pytest.raises(ValueError, match=f"^a batch of {batch} {message}"):
+            program.bind(1, native)
+
+
 def test_an_image_too_large_for_the_memory():
     """Addresses are reserved only for what is below 64 GiB; more is refused, and what the system denies is an error."""
     code = (
