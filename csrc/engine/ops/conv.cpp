@@ -114,7 +114,7 @@ class Conv : public Op {
     data.residual = residual_ < 0 ? nullptr : frame.tensor(static_cast<std::size_t>(residual_));
     data.y = frame.tensor(y_);
     data.batch = batch;
-    frame.workers->run(Items(shape_.rows(batch), shape_.panels()).count(),
+    frame.workers->run(shape_.items(batch).count(),
                        [&](std::size_t begin, std::size_t end, std::size_t worker) {
                          kernels().conv(shape_, data, begin, end, frame.scratch_of(worker));
                        });
