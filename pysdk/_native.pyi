@@ -324,40 +324,9 @@ class Program:
             typing.SupportsInt | typing.SupportsIndex,
         ],
         out_channels: typing.SupportsInt | typing.SupportsIndex,
-        tensors: collections.abc.Sequence[
-            tuple[
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                typing.SupportsInt | typing.SupportsIndex,
-                bool,
-            ]
-        ],
-        weights: collections.abc.Sequence[
-            tuple[
-                collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-                collections.abc.Sequence[
-                    tuple[
-                        typing.SupportsInt | typing.SupportsIndex,
-                        typing.SupportsInt | typing.SupportsIndex,
-                        typing.SupportsInt | typing.SupportsIndex,
-                        typing.SupportsInt | typing.SupportsIndex,
-                        bool,
-                    ]
-                ],
-            ]
-        ],
-        ops: collections.abc.Sequence[
-            collections.abc.Mapping[
-                str,
-                bool
-                | typing.SupportsInt
-                | typing.SupportsIndex
-                | typing.SupportsFloat
-                | typing.SupportsIndex
-                | str
-                | collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-            ]
-        ],
+        tensors: list[tuple[int, int, int, bool]],
+        weights: list[tuple[collections.abc.Sequence[int], list[tuple[int, int, int, int, bool]]]],
+        ops: list[dict[str, typing.Any]],
         sources: collections.abc.Sequence[typing_extensions.Buffer],
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:

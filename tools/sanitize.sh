@@ -12,7 +12,7 @@ esac
 
 # an environment of its own that sees the packages of the first, but not its editable install
 "$python" -m venv --without-pip "$name"
-packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+packages=$("$python" -c 'import sys; print("\n".join(path for path in sys.path if path.endswith("-packages")))')
 own=$("$name/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$packages" > "$own/base.pth"
 PYSDK_SANITIZE=$sanitizers "$python" -m pip --python "$name/bin/python" install --quiet --no-build-isolation --no-deps \

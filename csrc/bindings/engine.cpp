@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/program_values.h"
 #include "engine/program.h"
 
 namespace pysdk {
@@ -25,38 +26,14 @@ std::size_t check_threads(std::int64_t threads) {
   return static_cast<std::size_t>(threads);
 }
 
-// (channels, height, width, shared)
-using TensorTuple = std::tuple<std::size_t, std::size_t, std::size_t, bool>;
-// (source, offset, rows, columns, transposed)
-using PartTuple = std::tuple<std::size_t, std::size_t, std::size_t, std::size_t, bool>;
-using WeightTuple = std::tuple<std::vector<std::size_t>, std::vector<PartTuple>>;
-
 std::shared_ptr<Program> make_program(std::tuple<std::size_t, std::size_t, std::size_t> shape,
-                                      std::size_t out_channels, const std::vector<TensorTuple>& tensors,
-                                      const std::vector<WeightTuple>& weights,
-                                      std::vector<std::map<std::string, engine::Value>> ops,
+                                      std::size_t out_channels, const TensorList& tensors,
+                                      const WeightList& weights, const OpList& ops,
                                       const std::vector<py::buffer>& sources, std::int64_t threads) {
   const std::size_t workers = check_threads(threads);
-  std::vector<engine::Tensor> shapes;
-  for (const auto& [channels, height, width, shared] : tensors)
-    shapes.push_back({channels, height, width, shared});
-  std::vector<engine::Weight> constants;
-  for (const auto& [size, parts] : weights) {
-    constants.push_back({size, {}});
-    for (const auto& [source, offset, rows, columns, transposed] : parts) {
-      constants.back().parts.push_back({source, offset, rows, columns, transposed});
-    }
-  }
-  std::vector<engine::OpRecord> records;
-  for (auto& fields : ops) {
-    const auto found = fields.find("op");
-    const std::string* name = found == fields.end() ? nullptr : std::get_if<std::string>(&found->second);
-    if (name == nullptr) throw py::value_error("an op has no name: the field op is missing or not a text");
-    engine::OpRecord record{*name, {}};
-    fields.erase(found);
-    record.fields = std::move(fields);
-    records.push_back(std::move(record));
-  }
+  std::vector<engine::Tensor> shapes = tensors_of(tensors);
+  const std::vector<engine::Weight> constants = weights_of(weights);
+  const std::vector<engine::OpRecord> records = ops_of(ops);
   std::vector<py::buffer_info> views;
   std::vector<engine::Bytes> bytes;
   for (const py::buffer& source : sources) {

@@ -16,10 +16,10 @@ using Value = std::variant<bool, std::int64_t, double, std::string, std::vector<
 
 class Fields {
  public:
-  Fields(std::string op, std::map<std::string, Value> values)
-      : op_(std::move(op)), values_(std::move(values)) {}
+  // The op's number and name are for messages.
+  Fields(std::size_t number, const std::string& op, std::map<std::string, Value> values)
+      : op_("op " + std::to_string(number) + " '" + op + "'"), values_(std::move(values)) {}
 
-  const std::string& op() const { return op_; }
   bool has(const std::string& name) const { return values_.count(name) != 0; }
 
   std::int64_t integer(const std::string& name, std::int64_t low, std::int64_t high) {
@@ -46,7 +46,7 @@ class Fields {
     return value;
   }
   [[noreturn]] void fail(const std::string& name, const std::string& what) const {
-    throw std::invalid_argument("op '" + op_ + "': " + name + " " + what);
+    throw std::invalid_argument(op_ + ": " + name + " " + what);
   }
   // Refuses fields that nobody has read.
   void finish() const {

@@ -5,8 +5,11 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <utility>
+
+#include "engine/guard.h"
 
 namespace pysdk::engine {
 
@@ -34,7 +37,9 @@ class Pages {
     return *this;
   }
   ~Pages() {
-    if (mapping_ != nullptr) munmap(mapping_, bytes_ + kHuge);
+    if (mapping_ == nullptr) return;
+    unguard(mapping_, bytes_ + kHuge);
+    munmap(mapping_, bytes_ + kHuge);
   }
 
   float* data() const { return data_; }

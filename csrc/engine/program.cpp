@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "engine/guard.h"
+
 namespace pysdk::engine {
 
 namespace {
@@ -13,7 +15,12 @@ namespace {
 constexpr std::size_t kMaxChannels = 1 << 16;
 constexpr std::size_t kMaxSide = 1 << 14;
 constexpr std::size_t kMaxTensors = 1 << 16;
-constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // of one tensor or weight: 32 GiB
+constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // of one tensor or all weights: 32 GiB
+constexpr std::size_t kMaxWork = std::size_t{1} << 34;    // floats of a network's memory
+// A small file must not ask for a large memory. What networks need is far below: 64 Ki numbers per pixel of
+// the image in one tensor, and every weight used four times; some more for the small ones.
+constexpr std::size_t kMaxPerPixel = 1 << 16, kMaxUses = 4;
+constexpr std::size_t kSmall = 1 << 20;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -65,21 +72,25 @@ std::vector<float> Constant::read() const {
 class ProgramLoader : public Loader {
  public:
   ProgramLoader(Program& program, const std::vector<Weight>& weights, const std::vector<Bytes>& sources)
-      : program_(program), weights_(weights), sources_(sources) {}
+      : program_(program), weights_(weights), sources_(sources) {
+    for (const Bytes& source : sources) most_used_ += source.size / sizeof(float) * kMaxUses;
+  }
 
   void load(const OpRecord& record) {
     const auto found = registry().find(record.name);
-    if (found == registry().end()) refuse("there is no op '" + record.name + "'");
-    Fields fields(record.name, record.fields);
+    const std::string number = "op " + std::to_string(op_);
+    if (found == registry().end()) refuse(number + ": there is no op '" + record.name + "'");
+    if (finished_) refuse(number + " '" + record.name + "' comes after the output");
+    Fields fields(op_, record.name, record.fields);
     program_.ops_.push_back(found->second(fields, *this));
     fields.finish();
-    if (record.name == "output") ++outputs_;
+    packed_ += program_.ops_.back()->packed_floats();
+    if (packed_ > kMaxFloats) fields.fail("weight", "brings the packed weights above 2^33 numbers");
+    finished_ = record.name == "output";
     ++op_;
   }
   void finish() const {
-    if (program_.ops_.empty() || outputs_ != 1) {
-      refuse("the program has " + std::to_string(outputs_) + " output ops, expected one");
-    }
+    if (!finished_) refuse("the program has no output: its last op must be one");
   }
 
   using Loader::read;
@@ -132,6 +143,10 @@ class ProgramLoader : public Loader {
       fields.fail(name, which + "whose parts have " + std::to_string(rows) + " rows in place of " +
                             std::to_string(weight.shape[0]));
     }
+    used_ += floats;
+    if (used_ > most_used_) {
+      fields.fail(name, which + "with which the program uses more than four times the weights it has");
+    }
     return found;
   }
 
@@ -147,7 +162,8 @@ class ProgramLoader : public Loader {
   Program& program_;
   const std::vector<Weight>& weights_;
   const std::vector<Bytes>& sources_;
-  std::size_t op_ = 0, outputs_ = 0;
+  std::size_t op_ = 0, packed_ = 0, used_ = 0, most_used_ = kSmall;
+  bool finished_ = false;  // the output has been read
 };
 
 Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
@@ -160,19 +176,27 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
   check_tensor(image_in_, "the image");
   check_tensor(image_out_, "the output");
   if (tensors_.size() > kMaxTensors) refuse("the program has more than 65536 tensors");
-  for (std::size_t i = 0; i < tensors_.size(); ++i) check_tensor(tensors_[i], "tensor " + std::to_string(i));
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const std::string name = "tensor " + std::to_string(i);
+    check_tensor(tensors_[i], name);
+    if (tensors_[i].floats() > image_in_.pixels() * kMaxPerPixel + kSmall) {
+      refuse(name + " has " + std::to_string(tensors_[i].floats()) +
+             " numbers, more than 65536 per pixel of the image");
+    }
+  }
   ProgramLoader loader(*this, weights, sources);
   for (const OpRecord& op : ops) loader.load(op);
   loader.finish();
 
   std::size_t floats = 0;
-  for (const auto& op : ops_) floats += op->packed_floats();
+  for (const auto& op : ops_) floats += op->packed_floats() + kGuard;
   packed_ = Pages(floats);
   Workers workers(threads);
   float* to = packed_.data();
   for (const auto& op : ops_) {
     op->pack(to, workers);
-    to += op->packed_floats();
+    to += op->packed_floats() + kGuard;
+    guard(to - kGuard, kGuard);
   }
 }
 
@@ -191,12 +215,27 @@ Network::Network(std::shared_ptr<const Program> program, std::size_t batch, cons
     scratch = std::max(scratch, padded(op->scratch_floats(batch)));
     common = std::max(common, op->common_doubles(batch));
   }
-  scratch += kLanes;  // workers' memory apart by an odd number of cache lines
+  scratch += kGuard + kLanes;  // workers' memory apart by an odd number of cache lines
+  if (floats > kMaxWork || common > kMaxWork || scratch > kMaxWork / threads) {
+    refuse("a batch of " + std::to_string(batch) + " on " + std::to_string(threads) +
+           " threads needs more than 64 GiB");
+  }
   arena_ = Pages(floats);
   scratch_ = Pages(scratch * threads);
   common_ = AlignedArray<double>(common);
   for (const std::size_t offset : offsets) tensors_.push_back(arena_.data() + offset);
+  for (std::size_t i = 0; kGuard != 0 && i < offsets.size(); ++i) {
+    if (program_->lifetimes_[i].first != Program::kNever) guard(tensors_[i] + size(i), kGuard);
+  }
+  for (std::size_t worker = 1; worker <= threads; ++worker) {
+    guard(scratch_.data() + worker * scratch - kGuard, kGuard);
+  }
   frame_ = {batch, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
+}
+
+std::size_t Network::size(std::size_t tensor) const {
+  const Tensor& shape = program_->tensors_[tensor];
+  return shape.floats() * (shape.shared ? 1 : frame_.batch);
 }
 
 // Offsets of the tensors in the arena. Largest first, each at the lowest place that is free for the whole of
@@ -204,9 +243,6 @@ Network::Network(std::shared_ptr<const Program> program, std::size_t batch, cons
 std::vector<std::size_t> Network::plan(std::size_t* total) const {
   const auto& tensors = program_->tensors_;
   const auto& lifetimes = program_->lifetimes_;
-  const auto size = [&](std::size_t i) {
-    return tensors[i].floats() * (tensors[i].shared ? 1 : frame_.batch);
-  };
   std::vector<std::size_t> order, offsets(tensors.size(), 0), placed;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (lifetimes[i].first != Program::kNever) order.push_back(i);
@@ -219,12 +255,12 @@ std::vector<std::size_t> Network::plan(std::size_t* total) const {
     for (const std::size_t other : placed) {  // by offset
       const bool apart =
           lifetimes[other].last < lifetimes[i].first || lifetimes[i].last < lifetimes[other].first;
-      if (apart) continue;
-      if (offsets[other] >= at + size(i)) break;
-      at = std::max(at, offsets[other] + size(other));
+      if (apart && kGuard == 0) continue;  // between guards every tensor has a place of its own
+      if (offsets[other] >= at + size(i) + kGuard) break;
+      at = std::max(at, offsets[other] + size(other) + kGuard);
     }
     offsets[i] = at;
-    *total = std::max(*total, at + size(i));
+    *total = std::max(*total, at + size(i) + kGuard);
     placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
                                    [&](std::size_t a, std::size_t b) { return offsets[a] < offsets[b]; }),
                   i);

@@ -80,6 +80,7 @@ class Network : public Denoiser {
 
  private:
   void run(std::vector<double>* seconds);
+  std::size_t size(std::size_t tensor) const;  // floats of the whole batch
   std::vector<std::size_t> plan(std::size_t* total) const;
 
   const std::shared_ptr<const Program> program_;

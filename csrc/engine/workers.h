@@ -8,6 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -49,15 +52,18 @@ class Workers {
    public:
     explicit Team(std::size_t count) {
       threads_.reserve(count - 1);
-      for (std::size_t worker = 1; worker < count; ++worker) {
-        threads_.emplace_back([this, worker] { serve(worker); });
+      try {
+        for (std::size_t worker = 1; worker < count; ++worker) {
+          threads_.emplace_back([this, worker] { serve(worker); });
+        }
+      } catch (const std::system_error& error) {  // those that did start must not outlive the team
+        const std::size_t started = threads_.size() + 1;
+        stop();
+        throw std::runtime_error("the system starts no more than " + std::to_string(started) + " of " +
+                                 std::to_string(count) + " threads: " + error.what());
       }
     }
-    ~Team() {
-      stop_ = true;
-      start_round();
-      for (std::thread& thread : threads_) thread.join();
-    }
+    ~Team() { stop(); }
 
     void run(std::size_t parts, std::size_t items, const void* work, Call call) {
       parts_ = parts;
@@ -85,6 +91,12 @@ class Workers {
 #if defined(__x86_64__)
       _mm_pause();
 #endif
+    }
+
+    void stop() {
+      stop_ = true;
+      start_round();
+      for (std::thread& thread : threads_) thread.join();
     }
 
     void start_round() {

@@ -77,7 +77,10 @@ inline void coefficients(const NormShape& s, const NormData& data, std::size_t i
       weight = total;
     }
     const double variance = squares / weight;
-    const double inverse = 1 / std::sqrt((variance < 0 ? 0 : variance) + static_cast<double>(s.epsilon));
+    // Deviations above 1e18 overflow a square: NaN, lest they vanish in a division by infinity.
+    const double inverse =
+        std::isinf(variance) ? std::nan("")
+                             : 1 / std::sqrt((variance < 0 ? 0 : variance) + static_cast<double>(s.epsilon));
     for (std::size_t c = group * per_group; c < (group + 1) * per_group; ++c) {
       double factor = static_cast<double>(data.gamma[c]) * inverse;
       double offset = static_cast<double>(data.beta[c]) - mean * factor;

@@ -35,7 +35,7 @@ inline Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline Floats round(Floats x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-// 2^x for whole x in [-126, 127]
+// 2^x for whole x in [-126, 127], infinity for 128
 inline Floats exp2_whole(Floats x) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127)), 23));

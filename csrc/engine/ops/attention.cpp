@@ -1,6 +1,4 @@
 // attention: softmax(scale Q K^T) V per head, the pixels being the tokens; a residual added.
-#include <cmath>
-
 #include "engine/op.h"
 
 namespace pysdk::engine {
@@ -14,7 +12,8 @@ class Attention : public Op {
     shape_.heads = static_cast<std::size_t>(fields.integer("heads", 1, kMost));
     shape_.head_channels = static_cast<std::size_t>(fields.integer("head_channels", 1, kMost));
     const double scale = fields.number("scale");
-    if (!(std::fabs(scale) <= 1e6)) fields.fail("scale", "is not a number between -1e6 and 1e6");
+    // Above zero also as a float: what fills the last block of keys is -infinity times scale.
+    if (!(scale >= 1e-30 && scale <= 1e6)) fields.fail("scale", "is not a number between 1e-30 and 1e6");
     shape_.scale = static_cast<float>(scale);
     const Tensor& y = loader.write(fields, "out");
     if (y.shared || y.channels != shape_.heads * shape_.head_channels) {

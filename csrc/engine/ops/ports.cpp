@@ -104,6 +104,7 @@ class Timestep : public Op {
     frequencies_ = loader.constant(fields, "frequencies", {shape_.channels}).read();
     quarter_turns_ = loader.constant(fields, "quarter_turns", {shape_.channels}).read();
     scale_ = fields.number("scale");
+    if (!(std::fabs(scale_) <= 1e30)) fields.fail("scale", "is not a number between -1e30 and 1e30");
     for (const float turns : quarter_turns_) {
       if (turns != 0.0f && turns != 1.0f) fields.fail("quarter_turns", "has a value that is neither 0 nor 1");
     }
