@@ -62,7 +62,7 @@ class Workload:
         """Open a plan and load the first of its engines that runs here."""
         plan = Plan.open(path)
         info, _ = engines.choose(plan)
-        engine = engines.module(info.kind).load(plan.manifest.model, info, plan.member(info.member), threads)
+        engine = engines.load(plan, info, threads)
         return cls(path, checkpoint, plan, info.kind, engine, threads)
 
     @property

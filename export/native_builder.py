@@ -52,9 +52,10 @@ def build(
     Raises:
         NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
     """
-    program = tactics.guessed(fuse(lower(onnx, model)))
+    plain = lower(onnx, model)
+    program = tactics.guessed(fuse(plain))
     program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
-    checked = Checked(program, model, timesteps, check_seconds, track)
+    checked = Checked(plain, model, timesteps, check_seconds, track)
     program, comparison = accurate(program, checked, onnx)
     head, constants = pack(program, onnx)
     info = EngineInfo(
@@ -116,7 +117,8 @@ def accurate(program: Program, checked: Checked, onnx: bytes) -> tuple[Program, 
 
 
 class Checked:
-    """Random images at some timesteps, and what a program makes of them in float64.
+    """Random images at some timesteps, and what a program makes of them in float64: the network as it was lowered, so
+    that fusion has to be as accurate as the kernels.
 
     Attributes:
         x, labels: float32 (K, C, H, W) and int64 (K,).

@@ -6,7 +6,7 @@ vectors have height = width = 1. The C++ runtime (csrc/engine/) reads the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -293,12 +293,3 @@ def tidy(program: Program) -> Program:
         weights=[program.weights[old] for old in weights],
         ops=[rename(op, tensors, weights) for op in kept],
     )
-
-
-def summary(ops: Sequence[AnyOp]) -> str:
-    """ "34 conv, 23 group_norm, ...", the commonest first."""
-    counts: dict[str, int] = {}
-    for op in ops:
-        kind = str(op.__struct_config__.tag)
-        counts[kind] = counts.get(kind, 0) + 1
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -20,9 +20,9 @@ ALIGNMENT = 64
 _FLOAT = 1  # TensorProto.DataType.FLOAT
 
 
-def pack(program: Program, network: bytes | memoryview) -> tuple[bytes, bytes]:
+def pack(program: Program, network: bytes) -> tuple[bytes, bytes]:
     """native.json and native.constants of a program whose plan has `network` as network.onnx."""
-    packer = _Packer(memoryview(network))
+    packer = _Packer(network)
     weights = tuple(
         WeightInfo(program.shape(index), tuple(packer.place(piece) for piece in pieces))
         for index, pieces in enumerate(program.weights)
@@ -56,11 +56,11 @@ def unpack(head: bytes | memoryview, network: bytes | memoryview, constants: byt
 class _Packer:
     """Places pieces of weights, each value once."""
 
-    def __init__(self, network: memoryview) -> None:
+    def __init__(self, network: bytes) -> None:
         self.network = network
         self.constants = bytearray()
         self.places: dict[int, list[int]] = {}
-        for offset, size in raw_floats(network):
+        for offset, size in raw_floats(memoryview(network)):
             self.places.setdefault(size, []).append(offset)
         self.added: dict[bytes, int] = {}
 
@@ -83,7 +83,7 @@ class _Packer:
     def find(self, data: bytes) -> int | None:
         """Offset of the tensor of network.onnx that has exactly these bytes."""
         for offset in self.places.get(len(data), ()):
-            if self.network[offset : offset + len(data)] == data:
+            if self.network.startswith(data, offset):  # compares in place
                 return offset
         return None
 

@@ -11,12 +11,16 @@ from onnx import numpy_helper, parser
 from pysdk.export.native import reference
 from pysdk.export.native.fusion import fuse
 from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Program
+from pysdk.export.native.program import Attention, Program
 
 from pysdk.manifest import ModelInfo
 
 TOLERANCE = 5e-6
 """Largest |ONNX Runtime - float64| / max |float64|: ONNX Runtime computes in float32."""
+
+
+FOLDED = 1e-6
+"""The same between a program before and after fusion if weights were multiplied and rounded to float32; else 1e-12."""
 
 
 def graph(nodes: str, *, opset: int = 18, label: bool = False, **constants: Any) -> bytes:
@@ -66,7 +70,8 @@ def assert_same(
         largest = np.abs(found).max()
         assert largest > 1e-3  # zeros would agree with zeros
         assert np.abs(found - expected).max() <= TOLERANCE * largest
-        np.testing.assert_allclose(reference.run(plain, x, t, labels), found, rtol=0, atol=1e-12 * largest)
+        atol = FOLDED if any(isinstance(op, Attention) and op.heads == 1 for op in program.ops) else 1e-12
+        np.testing.assert_allclose(reference.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
     return program
 
 

@@ -22,11 +22,14 @@ TIMESTEPS = (0.0, 7.0, 19.0)
 
 UNFUSED = {
     "ours: odd channels, resampling blocks, classes": {"add": 1, "pool": 4, "upsample": 2, "embedding": 1},
-    "diffusers: six levels": {},
+    "diffusers: six levels": {"add": 1},
     "diffusers: every option": {"add": 2, "pool": 2, "upsample": 1, "scale": 4, "embedding": 1},
     "openai: guided": {"add": 1, "pool": 2, "upsample": 1, "embedding": 1},
 }
-"""What is left beside convolutions, norms, attention and the branch of t; all other sums and SiLUs are inside them."""
+"""What is left beside convolutions, norms, attention and the branch of t, and two SiLUs in that.
+
+All other sums and SiLUs are inside them. The attention of six levels is on one pixel, where its layers are of vectors.
+"""
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -47,7 +50,7 @@ def test_almost_all_weights_stay_in_the_onnx_file(exported, name):
     data, model = exported(name)
     program = fuse(lower(data, model))
     head, constants = pack(program, data)
-    assert len(constants) < 2048  # sines, group norms' constants that the exporter folded
+    assert len(constants) < len(data) / 50  # sines, and the folded projections of single-head attention
     assert len(head) < 64_000
 
 

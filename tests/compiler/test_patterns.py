@@ -401,6 +401,27 @@ def test_attention(form):
     assert op.scale == pytest.approx({"openai, legacy order": 0.49, "one node": 0.5}.get(form, 0.7))
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_projections_of_a_single_head_are_folded(residual):
+    data = graph(
+        f"{STEM} c = Conv (h, qkv_w, qkv_b) a = Reshape (c, flat) q, k, v = Split <axis = 1> (a, eights) "
+        "qt = Transpose <perm = [0, 2, 1]> (q) w = MatMul (qt, k) ws = Mul (w, scale) p = Softmax (ws) "
+        "vt = Transpose <perm = [0, 2, 1]> (v) o = MatMul (p, vt) ot = Transpose <perm = [0, 2, 1]> (o) "
+        "y = Reshape (ot, image) z = Conv (y, proj, stem_b) "
+        f"r = {'Add (h, z)' if residual else 'Identity (z)'} output = Conv (r, out_w)",
+        flat=np.array([0, 24, -1]),
+        eights=np.array([8, 8, 8]),
+        image=np.array([-1, 8, 6, 4]),
+        proj=draw(8, 8, 1, 1) / 3,
+        **QKV,
+        **STEM_WEIGHTS,
+    )
+    program = assert_same(data, model_info(SHAPE, 2))
+    assert kinds(program) == ["conv", "conv", "attention", "conv"]
+    (op,) = (op for op in program.ops if isinstance(op, Attention))
+    assert (op.k[0], op.residual) == (program.ops[1].out, program.ops[1].out if residual else None)
+
+
 def test_attention_of_a_sequence_convolution():
     """OpenAI's: group norm, 1x1 convolutions of sequences, the residual as a sequence."""
     data = graph(

@@ -3,6 +3,7 @@
 Networks are tiny and random; every one is lowered once, the other plans of the same network reuse its ONNX file.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pysdk.export import onnx_export
 from pysdk.export.build_engine import build
 from pysdk.export.importers import load_network
 
-from pysdk import Sampler
+from pysdk import Plan, Sampler
 
 TOLERANCE = 1e-4
 """Largest error of a chain's end, for images in [-1, 1]."""
@@ -137,7 +138,11 @@ def test_the_other_blocks_at_64x64(tmp_path, lower):
     folder = save_pipeline(
         tmp_path / "pipeline", make_unet(**OTHER_BLOCKS), DDIMScheduler(num_train_timesteps=20, clip_sample_range=0.9)
     )
-    assert_same(folder, lower(folder), 20, "other blocks")
+    plan = lower(folder)
+    assert_same(folder, plan, 20, "other blocks")
+    with Plan.open(plan) as opened:  # filters of the Skip blocks
+        (engine,) = opened.manifest.engines
+        assert re.search(r"native engine: node '\w+' \(Pad\): pads a tensor of shape", engine.notes)
 
 
 def test_classes_and_learned_variance(tmp_path, lower):
