@@ -15,7 +15,13 @@ HUGE = (2**31, 2**62, 2**63 - 1, 2**63, 2**64, 2**200, -1, -(2**63))
 
 OPS = {op["op"]: number for number, op in enumerate(every_op().ops)}
 FIELDS = [(op, field) for op, number in OPS.items() for field in every_op().ops[number] if field != "op"]
-OPTIONAL = {("conv", "bias"), ("conv", "embedding"), ("conv", "residual"), ("linear", "bias")}
+OPTIONAL = {
+    ("conv", "bias"),
+    ("conv", "embedding"),
+    ("conv", "residual"),
+    ("linear", "bias"),
+    ("attention", "residual"),
+}
 
 
 def changed(op: str, **fields: Any) -> Program:
@@ -89,6 +95,7 @@ def test_a_list_out_of_range(op: str, field: str):
         ("conv", "embedding", [2, 10], "is 10, expected 0 to 9"),
         ("conv", "embedding", [0, 0], None),
         ("conv", "residual", 2, "has another shape"),
+        ("attention", "residual", 2, "has another shape than the result"),
         ("group_norm", "groups", 2, "is 2, which does not divide 3 channels"),
         ("group_norm", "epsilon", -1e-9, "is not between 0 and 1"),
         ("group_norm", "epsilon", float("nan"), "is not between 0 and 1"),
