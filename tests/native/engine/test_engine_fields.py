@@ -66,11 +66,9 @@ def test_a_field_of_another_type(op: str, field: str):
         refused(changed(op, **{field: value}), where(op, field))
 
 
-@pytest.mark.parametrize(("op", "field"), [f for f in FIELDS if isinstance(every_op().ops[OPS[f[0]]][f[1]], int)])
+@pytest.mark.parametrize(("op", "field"), [f for f in FIELDS if type(every_op().ops[OPS[f[0]]][f[1]]) is int])
 @pytest.mark.parametrize("value", HUGE)
 def test_a_whole_number_out_of_range(op: str, field: str, value: int):
-    if isinstance(every_op().ops[OPS[op]][field], bool):
-        pytest.skip("true or false")
     refused(changed(op, **{field: value}), where(op, field))
 
 
