@@ -18,9 +18,14 @@ def normal(seed: int, *shape: int) -> Array:
 
 
 def convolution(
-    tactic: str, channels: int = 17, out: int = 20, kernel: tuple[int, int] = (3, 3), batch: int = BATCH, **fields: int
+    tactic: str,
+    channels: int = 17,
+    out: int = 20,
+    kernel: tuple[int, int] = (3, 3),
+    size: tuple[int, int] = (7, 9),
+    **fields: int,
 ) -> Program:
-    program = Program(normal(0, batch, channels, 7, 9))
+    program = Program(normal(0, BATCH, channels, *size))
     weight = normal(1, out, channels, *kernel)
     pads = [1, 2, 3, 1] if kernel != (1, 1) else [0] * 4
     x = program.conv([program.image()], weight, pads, tactic=tactic, bias=normal(2, out), **fields)
@@ -78,6 +83,8 @@ def attention(heads: int, head: int, size: tuple[int, int], legacy: bool) -> Pro
     image = program.image()
     places = [[image, i * head, 3 * head] if legacy else [image, i * heads * head, head] for i in range(3)]
     fields = dict(zip("qkv", places, strict=True)) | {"heads": heads, "head_channels": head, "scale": head**-0.5}
+    if legacy:
+        fields["residual"] = program.conv([image], normal(1, heads * head, 3 * heads * head, 1, 1))
     return program.output(program.op("attention", out=program.tensor(heads * head, *size), **fields))
 
 
@@ -184,7 +191,8 @@ def every_op() -> Program:
     x = program.norm([x], 3, normal(5, 3), normal(6, 3), scale=[vector, 0], shift=[vector, 5])
     joined = program.op("concat", x=[x, image, x], out=program.tensor(9, 4, 4))
     heads = {name: [joined, 3 * i, 1] for i, name in enumerate("qkv")}
-    x = program.op("attention", heads=3, head_channels=1, scale=1.0, out=program.tensor(3, 4, 4), **heads)
+    fields = heads | {"heads": 3, "head_channels": 1, "scale": 1.0, "residual": x}
+    x = program.op("attention", out=program.tensor(3, 4, 4), **fields)
     return program.output(x)
 
 
@@ -199,6 +207,8 @@ CORPUS: dict[str, Callable[[], Program]] = {
     "direct, stride 2": lambda: convolution("direct", 18, 70, stride=2),
     "winograd2": lambda: convolution("winograd2"),
     "winograd4": lambda: convolution("winograd4", 16, 65),
+    "winograd2, many tiles": lambda: convolution("winograd2", 5, 20, size=(14, 13)),
+    "winograd4, many tiles": lambda: convolution("winograd4", 5, 20, size=(28, 23)),
     "winograd2, all fields": lambda: winograd_with_everything("winograd2", True, 2),
     "winograd4, all fields": lambda: winograd_with_everything("winograd4", False, 2),
     "direct, all fields": lambda: winograd_with_everything("direct", False),

@@ -19,7 +19,9 @@ def attend(q: Array, k: Array, v: Array, scale: float) -> Array:
     return torch.einsum("bhts,bhcs->bhct", weights, v).numpy()
 
 
-def run(qkv: Array, heads: int, layout: str, scale: float, threads: int = 1) -> tuple[Array, Array]:
+def run(
+    qkv: Array, heads: int, layout: str, scale: float, threads: int = 1, residual: Array | None = None
+) -> tuple[Array, Array]:
     """The engine's result and the exact one; qkv is (B, 3 heads head_channels, H, W)."""
     batch, channels, height, width = qkv.shape
     size = channels // 3
@@ -35,12 +37,16 @@ def run(qkv: Array, heads: int, layout: str, scale: float, threads: int = 1) -> 
     if layout == "three tensors":
         arrays = [a.reshape(batch, size, height, width) for a in (q, k, v)]
         places = [[i, 0, head] for i in range(3)]
+    if residual is not None:
+        arrays.append(residual)
     program = Program(side_by_side(*arrays))
     tensors = program.maps(*arrays)
-    fields = {name: [tensors[at[0]], *at[1:]] for name, at in zip("qkv", places, strict=True)}
+    added = {} if residual is None else {"residual": tensors.pop()}
+    fields = added | {name: [tensors[at[0]], *at[1:]] for name, at in zip("qkv", places, strict=True)}
     out = program.tensor(size, height, width)
     program.output(program.op("attention", out=out, heads=heads, head_channels=head, scale=scale, **fields))
-    return program.run(threads), attend(q, k, v, scale).reshape(batch, size, height, width)
+    exact = attend(q, k, v, scale).reshape(batch, size, height, width)
+    return program.run(threads), exact if residual is None else exact + residual
 
 
 @settings(deadline=None, max_examples=60)
@@ -52,13 +58,24 @@ def run(qkv: Array, heads: int, layout: str, scale: float, threads: int = 1) -> 
     st.integers(1, 5),
     st.sampled_from(["legacy", "new", "three tensors"]),
     st.floats(0.01, 1),
+    st.booleans(),
     st.integers(0, 2**32),
 )
 def test_attention(
-    heads: int, head: int, size: tuple[int, int], batch: int, threads: int, layout: str, scale: float, seed: int
+    heads: int,
+    head: int,
+    size: tuple[int, int],
+    batch: int,
+    threads: int,
+    layout: str,
+    scale: float,
+    add: bool,
+    seed: int,
 ):
-    qkv = 2 * np.random.default_rng(seed).standard_normal((batch, 3 * heads * head, *size), np.float32)
-    y, exact = run(qkv, heads, layout, scale, threads)
+    rng = np.random.default_rng(seed)
+    qkv = 2 * rng.standard_normal((batch, 3 * heads * head, *size), np.float32)
+    residual = rng.standard_normal((batch, heads * head, *size), np.float32) if add else None
+    y, exact = run(qkv, heads, layout, scale, threads, residual)
     # scores of s are rounded to 6e-8 s, so their exponentials to 6e-8 s of themselves
     score = scale * np.sqrt(head) * 4
     agree("attention", y, exact, np.abs(qkv).max() * max(1, score / 4), TOLERANCE)

@@ -130,6 +130,19 @@ def test_every_size_around_a_tile(tactic: str, pads: tuple[int, ...]):
         check(case)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("tactic", "sides"), [("winograd2", (13, 14)), ("winograd4", (24, 28))])
+def test_weights_transformed_beforehand_or_not(tactic: str, sides: tuple[int, int], batch: int):
+    """From 48 tiles an image on they are."""
+    for side in sides:
+        case = {
+            "tactic": tactic, "kernel": (3, 3), "stride": 1, "upsample": 1, "pads": [1] * 4, "channels": [21],
+            "out": 35, "size": (side, side), "batch": batch, "threads": 2, "bias": True, "residual": True,
+            "embedding": "per image", "seed": side,
+        }  # fmt: skip
+        check(case)
+
+
 @pytest.mark.parametrize("kernel", [(31, 1), (1, 31), (30, 31)])
 def test_kernel_as_large_as_the_padded_map(kernel: tuple[int, int]):
     height, width = kernel
