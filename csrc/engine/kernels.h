@@ -17,19 +17,19 @@ constexpr std::size_t kRows = 24;   // rows of the result that are computed at a
 constexpr std::size_t blocks_of(std::size_t channels) { return (channels + kLanes - 1) / kLanes; }
 constexpr std::size_t padded(std::size_t channels) { return blocks_of(channels) * kLanes; }
 
-// The rows of a result in parts of equal size, and its panels of 16 channels in groups: few rows take several
-// panels at a time, so that independent sums hide the latency of a multiply-add. An item of work is one group
-// for one part.
+// The rows of a result in parts of about equal size, and its panels of 16 channels in groups: few rows take
+// several panels at a time, so that independent sums hide the latency of a multiply-add. An item of work is
+// one group for one part.
 struct Items {
   std::size_t rows, parts, panels, group, groups;
 
-  Items(std::size_t all_rows, std::size_t all_panels)
+  Items(std::size_t all_rows, std::size_t all_panels, std::size_t most_rows)
       : rows(all_rows),
-        parts((all_rows + kRows - 1) / kRows),
+        parts((all_rows + most_rows - 1) / most_rows),
         panels(all_panels),
-        group(all_rows * 4 <= kRows   ? 4
-              : all_rows * 2 <= kRows ? 2
-                                      : 1),
+        group(all_rows < 2   ? 4
+              : all_rows < 4 ? 2
+                             : 1),
         groups((all_panels + group - 1) / group) {}
 
   std::size_t count() const { return parts * groups; }
@@ -71,13 +71,25 @@ struct ConvShape {
     for (std::size_t input = 0; input < inputs; ++input) blocks += in_blocks(input);
     return taps() * blocks;
   }
+  // Winograd's weights are kept transformed where an image has many tiles to use them. Elsewhere a worker
+  // transforms them for every part of the rows: a little more to compute, a quarter of the memory to hold and
+  // to read.
+  bool transformed() const { return tile != 0 && tiles_high * tiles_wide >= 2 * kRows; }
   std::size_t packed_floats() const {
-    return panels() * (tile == 0 ? 1 : points()) * depth_blocks() * kLanes * kLanes;
+    if (transformed()) return panels() * points() * (depth_blocks() * kLanes + 1) * kLanes;
+    return panels() * kLanes * kLanes * depth_blocks() * (tile == 0 ? 1 : taps());
   }
+  Items items(std::size_t batch) const {
+    return Items(rows(batch), panels(), tile == 0 || transformed() ? kRows : 2 * kRows);
+  }
+  // Per worker: transformed weights, products, input.
   std::size_t scratch_floats(std::size_t batch) const {
-    const std::size_t count = Items(rows(batch), panels()).part_rows() * kLanes;
-    const std::size_t products = tile == 0 ? 1 : points();
-    return products * (count * depth_blocks() + kLanes) + products * std::max(count * 4, kRows * kLanes);
+    const Items all = items(batch);
+    const std::size_t depth = depth_blocks() * kLanes, part = all.part_rows();
+    const std::size_t products = std::max(part * all.group, kRows) * kLanes;
+    if (tile == 0) return part * depth + products;
+    const std::size_t weights = transformed() ? 0 : all.group * (depth + 1) * kLanes;
+    return points() * (weights + products + part * depth + kLanes);
   }
 };
 
@@ -137,6 +149,7 @@ struct AttentionShape {
 
 struct AttentionData {
   const float *q, *k, *v;  // the first channel of the first head of the first image
+  const float* residual;   // null, or a map like y that is added
   float* y;
 };
 

@@ -51,7 +51,7 @@ struct Frame {
 class Op {
  public:
   virtual ~Op() = default;
-  // Constants in the form the kernels want, 64-byte aligned memory of packed_floats().
+  // Constants in the form the kernels want: called once, with 64-byte aligned memory of packed_floats().
   virtual std::size_t packed_floats() const { return 0; }
   virtual void pack(float*, Workers&) {}
   // Memory of a run: of each worker, and of all together.
@@ -60,15 +60,28 @@ class Op {
   virtual void run(const Frame&) const = 0;
 };
 
+// A float32 constant that was found to lie within its sources, which must still be there when it is read.
+struct Constant {
+  struct Piece {
+    const unsigned char* data;
+    std::size_t rows, columns;
+    bool transposed;
+  };
+  std::vector<std::size_t> shape;
+  std::vector<Piece> pieces;
+
+  std::vector<float> read() const;
+};
+
 // What an op is made from. Tensors are read after they are written, and written once.
 class Loader {
  public:
   virtual ~Loader() = default;
   virtual const Tensor& read(Fields&, const char* name, std::int64_t index) = 0;
   virtual const Tensor& write(Fields&, const char* name, std::int64_t index) = 0;
-  // A constant of this shape, 0 standing for any size; copied together from its parts.
-  virtual std::vector<float> weight(Fields&, const char* name, const std::vector<std::size_t>& shape,
-                                    std::vector<std::size_t>* found = nullptr) = 0;
+  // A constant of this shape, 0 standing for any size. Large ones are read when they are packed, one at a
+  // time.
+  virtual Constant constant(Fields&, const char* name, const std::vector<std::size_t>& shape) = 0;
   // The network's own input and output, per image.
   virtual const Tensor& image_in() const = 0;
   virtual const Tensor& image_out() const = 0;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -39,6 +38,29 @@ bool product(const std::size_t* first, const std::size_t* last, std::size_t* res
 }
 
 }  // namespace
+
+std::vector<float> Constant::read() const {
+  std::vector<float> values;
+  std::size_t floats = 1;
+  for (const std::size_t size : shape) floats *= size;
+  values.resize(floats);
+  float* to = values.data();
+  for (const Piece& piece : pieces) {
+    // memcpy: in a foreign file numbers lie at any address
+    if (!piece.transposed) {
+      std::memcpy(to, piece.data, piece.rows * piece.columns * sizeof(float));
+    } else {
+      const unsigned char* from = piece.data;
+      for (std::size_t column = 0; column < piece.columns; ++column) {
+        for (std::size_t row = 0; row < piece.rows; ++row, from += sizeof(float)) {
+          std::memcpy(to + row * piece.columns + column, from, sizeof(float));
+        }
+      }
+    }
+    to += piece.rows * piece.columns;
+  }
+  return values;
+}
 
 class ProgramLoader : public Loader {
  public:
@@ -81,53 +103,36 @@ class ProgramLoader : public Loader {
     return program_.tensors_[static_cast<std::size_t>(index)];
   }
 
-  std::vector<float> weight(Fields& fields, const char* name, const std::vector<std::size_t>& shape,
-                            std::vector<std::size_t>* found) override {
+  Constant constant(Fields& fields, const char* name, const std::vector<std::size_t>& shape) override {
     const auto index = fields.integer(name, 0, static_cast<std::int64_t>(weights_.size()) - 1);
     const Weight& weight = weights_[static_cast<std::size_t>(index)];
+    const std::string which = "is weight " + std::to_string(index) + ", ";
     bool fits = weight.shape.size() == shape.size();
     for (std::size_t i = 0; fits && i < shape.size(); ++i)
       fits = shape[i] == 0 || shape[i] == weight.shape[i];
-    if (!fits)
-      fields.fail(name, "is weight " + std::to_string(index) + ", which has another shape than is needed");
-    std::size_t floats, columns, rows = 0;
-    if (!product(weight.shape.data(), weight.shape.data() + weight.shape.size(), &floats) ||
-        weight.shape[0] > kMaxChannels * 16) {
-      fields.fail(name, "is weight " + std::to_string(index) + ", whose shape is empty or too large");
+    if (!fits) fields.fail(name, which + "which has another shape than is needed");
+    std::size_t floats, rows = 0;
+    if (!product(weight.shape.data(), weight.shape.data() + weight.shape.size(), &floats)) {
+      fields.fail(name, which + "whose shape is empty or too large");
     }
-    columns = floats / weight.shape[0];
+    Constant found{weight.shape, {}};
+    const std::size_t columns = floats / weight.shape[0];
     for (const WeightPart& part : weight.parts) {
-      if (part.source >= sources_.size() || part.columns != columns || part.rows == 0 ||
-          part.rows > weight.shape[0] || part.offset > sources_[part.source].size ||
-          part.rows * columns > (sources_[part.source].size - part.offset) / sizeof(float)) {
-        fields.fail(name, "is weight " + std::to_string(index) +
-                              ", which has a part beyond its source or of another "
-                              "shape");
+      if (part.columns != columns || part.rows == 0 || part.rows > weight.shape[0] - rows) {
+        fields.fail(name, which + "which has a part of another shape");
       }
+      if (part.source >= sources_.size() || part.offset > sources_[part.source].size ||
+          part.rows * columns > (sources_[part.source].size - part.offset) / sizeof(float)) {
+        fields.fail(name, which + "which has a part beyond its source");
+      }
+      found.pieces.push_back({sources_[part.source].data + part.offset, part.rows, columns, part.transposed});
       rows += part.rows;
     }
     if (rows != weight.shape[0]) {
-      fields.fail(name, "is weight " + std::to_string(index) + ", whose parts have " + std::to_string(rows) +
-                            " rows in place of " + std::to_string(weight.shape[0]));
+      fields.fail(name, which + "whose parts have " + std::to_string(rows) + " rows in place of " +
+                            std::to_string(weight.shape[0]));
     }
-    if (found != nullptr) *found = weight.shape;
-    std::vector<float> values(floats);
-    float* to = values.data();
-    for (const WeightPart& part : weight.parts) {
-      // memcpy: in a foreign file numbers lie at any address
-      const unsigned char* from = sources_[part.source].data + part.offset;
-      if (!part.transposed) {
-        std::memcpy(to, from, part.rows * columns * sizeof(float));
-      } else {
-        for (std::size_t column = 0; column < columns; ++column) {
-          for (std::size_t row = 0; row < part.rows; ++row, from += sizeof(float)) {
-            std::memcpy(to + row * columns + column, from, sizeof(float));
-          }
-        }
-      }
-      to += part.rows * columns;
-    }
-    return values;
+    return found;
   }
 
   const Tensor& image_in() const override { return program_.image_in_; }

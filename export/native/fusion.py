@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 
 from msgspec.structs import replace
+from pysdk.export.native.folding import attentions
 from pysdk.export.native.program import (
     Add,
     AnyOp,
@@ -28,7 +29,7 @@ from pysdk.export.native.program import (
 def fuse(program: Program) -> Program:
     """The program with SiLU and concatenations inside group norms, embeddings, residuals and upsampling inside
     convolutions, and layers that read the same tensor stacked into one."""
-    for step in (silu, concatenations, upsampling, embeddings, residuals, projections):
+    for step in (silu, concatenations, upsampling, embeddings, residuals, attentions, projections):
         program = tidy(step(program))
     return program
 

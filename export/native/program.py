@@ -145,7 +145,10 @@ class Conv(Op, frozen=True, kw_only=True, tag="conv"):
 
 
 class Attention(Op, frozen=True, kw_only=True, tag="attention"):
-    """softmax(scale * q k^T) v over the pixels for each head; head h writes channels h * head_channels and on."""
+    """softmax(scale * q k^T) v over the pixels for each head; head h writes channels h * head_channels and on.
+
+    `residual` is added by element.
+    """
 
     q: Heads
     k: Heads
@@ -154,6 +157,7 @@ class Attention(Op, frozen=True, kw_only=True, tag="attention"):
     heads: int
     head_channels: int
     scale: float
+    residual: int | None = None
 
 
 class Pool(Op, frozen=True, kw_only=True, tag="pool"):

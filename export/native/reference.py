@@ -171,7 +171,8 @@ class _Machine:
             scores = np.exp(scores - scores.max(2, keepdims=True))
             y[:, head] = v[:, head] @ (scores / scores.sum(2, keepdims=True)).swapaxes(1, 2)
         _, _, height, width = self.values[op.q[0]].shape
-        return y.reshape(len(y), -1, height, width)
+        y = y.reshape(len(y), -1, height, width)
+        return y if op.residual is None else y + self.values[op.residual]
 
     def heads(self, part: Heads, op: Attention) -> Array:
         """(B, heads, head_channels, pixels)."""

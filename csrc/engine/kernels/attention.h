@@ -89,9 +89,10 @@ inline void attention(const AttentionShape& s, const AttentionData& data, std::s
     gemm(rows, scores, rows * kLanes, values, all_keys * kLanes, key_blocks, depth_blocks, result,
          rows * kLanes);
     for (std::size_t row = 0; row < rows; ++row) {
-      float* y = data.y + (image * s.tokens + first + row) * s.out_step + head * s.head_channels;
+      const std::size_t at = (image * s.tokens + first + row) * s.out_step + head * s.head_channels;
       for (std::size_t c = 0; c < s.head_channels; ++c) {
-        y[c] = result[(c / kLanes * rows + row) * kLanes + c % kLanes] * inverse[row];
+        const float value = result[(c / kLanes * rows + row) * kLanes + c % kLanes] * inverse[row];
+        data.y[at + c] = data.residual == nullptr ? value : value + data.residual[at + c];
       }
     }
   }

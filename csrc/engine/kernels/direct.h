@@ -66,7 +66,7 @@ inline void direct_input(const ConvShape& s, const ConvData& data, std::size_t f
 
 inline void direct(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end,
                    float* scratch) {
-  const Items items(s.rows(data.batch), s.panels());
+  const Items items = s.items(data.batch);
   const std::size_t depth_blocks = s.depth_blocks(), depth = depth_blocks * kLanes;
   const std::size_t pixels_out = s.out_height * s.out_width;
   std::size_t current = items.parts;  // none

@@ -14,6 +14,10 @@
 
 namespace pysdk::engine::PYSDK_ISA {
 
+// Floats between where B is read and where it is fetched to: 8 KiB, two pages, which the hardware does not
+// look past.
+constexpr std::size_t kAhead = 2048;
+
 // R rows, P panels: R P accumulators.
 template <int R, int P>
 inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t b_step, std::size_t k_blocks,
@@ -31,6 +35,7 @@ inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
         column[p] = load(b + p * b_step + k * kLanes);
+        __builtin_prefetch(b + p * b_step + k * kLanes + kAhead);
         pin(column[p]);
       }
 #pragma GCC unroll 24

@@ -10,6 +10,8 @@
 // +-1 and infinity for m = 2.
 #pragma once
 
+#include <vector>
+
 #include "engine/kernels/conv.h"
 #include "engine/kernels/gemm.h"
 
@@ -20,8 +22,14 @@ struct Filter;
 
 template <>
 struct Filter<2> {
-  static constexpr double kG[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-
+  static void weight(const Floats* g, Floats* out, int step) {  // G g
+    const Floats half = all(0.5f);
+    const Floats even = mul(half, add(g[0], g[2])), odd = mul(half, g[1]);
+    out[0] = g[0];
+    out[step] = add(even, odd);
+    out[2 * step] = sub(even, odd);
+    out[3 * step] = g[2];
+  }
   static void input(const Floats* d, Floats* out, int step) {  // B^T d
     out[0] = sub(d[0], d[2]);
     out[step] = add(d[1], d[2]);
@@ -39,10 +47,17 @@ template <>
 struct Filter<4> {
   static constexpr double kA = 0.625, kB = 1.5, kA2 = kA * kA, kB2 = kB * kB;
   static constexpr double kNa = 2 * kA2 * (kA2 - kB2), kNb = 2 * kB2 * (kB2 - kA2);
-  static constexpr double kG[6][3] = {{1 / (kA2 * kB2), 0, 0},         {1 / kNa, kA / kNa, kA2 / kNa},
-                                      {1 / kNa, -kA / kNa, kA2 / kNa}, {1 / kNb, kB / kNb, kB2 / kNb},
-                                      {1 / kNb, -kB / kNb, kB2 / kNb}, {0, 0, 1}};
 
+  static void weight(const Floats* g, Floats* out, int step) {
+    const Floats even_a = fma(g[2], all(kA2 / kNa), mul(g[0], all(1 / kNa))), odd_a = all(kA / kNa);
+    const Floats even_b = fma(g[2], all(kB2 / kNb), mul(g[0], all(1 / kNb))), odd_b = all(kB / kNb);
+    out[0] = mul(g[0], all(1 / (kA2 * kB2)));
+    out[step] = fma(g[1], odd_a, even_a);
+    out[2 * step] = fnma(g[1], odd_a, even_a);
+    out[3 * step] = fma(g[1], odd_b, even_b);
+    out[4 * step] = fnma(g[1], odd_b, even_b);
+    out[5 * step] = g[2];
+  }
   static void input(const Floats* d, Floats* out, int step) {
     const Floats a = all(kA), b = all(kB), a2 = all(kA2), b2 = all(kB2), product = all(kA2 * kB2),
                  sum = all(kA2 + kB2);
@@ -67,41 +82,53 @@ struct Filter<4> {
   }
 };
 
-// Weights OIHW -> [panel][point][input channel][16], point = (m+2) row + column; in double, rounded once.
+// Floats from point to point of a panel's transformed weights: an odd number of cache lines, so that the
+// points do not meet in one set of the cache.
+inline std::size_t weight_step(const ConvShape& s) { return (s.in_blocks(0) * kLanes + 1) * kLanes; }
+
+// G g G^T of one panel: [input channel][tap][16] -> [point][input channel][16], points u_step floats apart.
+template <int M>
+void winograd_weight(const float* packed, std::size_t depth, float* u, std::size_t u_step) {
+  constexpr int kSide = M + 2;
+  for (std::size_t in = 0; in < depth; ++in, packed += 9 * kLanes) {
+    Floats columns[kSide * 3];
+    for (int j = 0; j < 3; ++j) {
+      const Floats g[3] = {load(packed + j * kLanes), load(packed + (3 + j) * kLanes),
+                           load(packed + (6 + j) * kLanes)};
+      Filter<M>::weight(g, columns + j, 3);
+    }
+    float* out = u + in * kLanes;
+    for (int i = 0; i < kSide; ++i) {
+      Floats line[kSide];
+      Filter<M>::weight(columns + i * 3, line, 1);
+#pragma GCC unroll 6
+      for (int j = 0; j < kSide; ++j) store(out + (i * kSide + j) * u_step, line[j]);
+    }
+  }
+}
+
+// Weights OIHW of one panel -> [input channel][tap][16]
+inline void winograd_taps(const ConvShape& s, const float* weight, std::size_t panel, float* packed) {
+  constexpr std::size_t kTaps = 9;
+  std::fill_n(packed, s.in_blocks(0) * kLanes * kTaps * kLanes, 0.0f);
+  const std::size_t first = panel * kLanes, last = std::min(first + kLanes, s.out_channels);
+  for (std::size_t out = first; out < last; ++out) {
+    const float* from = weight + out * s.in_channels[0] * kTaps;
+    for (std::size_t i = 0; i < s.in_channels[0] * kTaps; ++i) packed[i * kLanes + out - first] = from[i];
+  }
+}
+
 template <int M>
 void winograd_pack(const ConvShape& s, const float* weight, std::size_t first_panel, std::size_t last_panel,
                    float* packed) {
-  constexpr int kSide = M + 2;
-  constexpr int kPoints = kSide * kSide;
-  const std::size_t depth = s.in_blocks(0) * kLanes;
+  const std::size_t depth = s.in_blocks(0) * kLanes, taps = depth * 9 * kLanes;
+  std::vector<float> one(s.transformed() ? taps : 0);
   for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
-    for (std::size_t in = 0; in < depth; ++in) {
-      double g[9][kLanes] = {};
-      for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        const std::size_t out = panel * kLanes + lane;
-        if (out >= s.out_channels || in >= s.in_channels[0]) continue;
-        const float* taps = weight + (out * s.in_channels[0] + in) * 9;
-        for (int tap = 0; tap < 9; ++tap) g[tap][lane] = taps[tap];
-      }
-      double rows[kSide][3][kLanes];
-      for (int i = 0; i < kSide; ++i) {
-        for (int j = 0; j < 3; ++j) {
-          for (std::size_t lane = 0; lane < kLanes; ++lane) {
-            rows[i][j][lane] = Filter<M>::kG[i][0] * g[j][lane] + Filter<M>::kG[i][1] * g[3 + j][lane] +
-                               Filter<M>::kG[i][2] * g[6 + j][lane];
-          }
-        }
-      }
-      for (int i = 0; i < kSide; ++i) {
-        for (int j = 0; j < kSide; ++j) {
-          float* out = packed + ((panel * kPoints + i * kSide + j) * depth + in) * kLanes;
-          for (std::size_t lane = 0; lane < kLanes; ++lane) {
-            out[lane] = static_cast<float>(rows[i][0][lane] * Filter<M>::kG[j][0] +
-                                           rows[i][1][lane] * Filter<M>::kG[j][1] +
-                                           rows[i][2][lane] * Filter<M>::kG[j][2]);
-          }
-        }
-      }
+    if (s.transformed()) {
+      winograd_taps(s, weight, panel, one.data());
+      winograd_weight<M>(one.data(), depth, packed + panel * s.points() * weight_step(s), weight_step(s));
+    } else {
+      winograd_taps(s, weight, panel, packed + panel * taps);
     }
   }
 }
@@ -172,27 +199,45 @@ void winograd_output(const ConvShape& s, const ConvData& data, std::size_t first
 template <int M>
 void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {
   constexpr std::size_t kPoints = (M + 2) * (M + 2);
-  const Items items(s.rows(data.batch), s.panels());
+  const Items items = s.items(data.batch);
   const std::size_t blocks = s.in_blocks(0), depth = blocks * kLanes;
+  const std::size_t u_step = weight_step(s);
   std::size_t current = items.parts;  // none
   for (std::size_t item = begin; item < end; ++item) {
     const std::size_t part = items.part(item);
     const std::size_t first = items.first_row(part), rows = items.first_row(part + 1) - first;
-    const std::size_t v_step = rows * depth + kLanes;  // the extra line keeps the points out of one cache set
-    float* const v = scratch;
-    float* const m = scratch + kPoints * v_step;
+    const std::size_t v_step = rows * depth + kLanes;
+    float* const made = scratch;
+    float* const m = made + (s.transformed() ? 0 : items.group * kPoints * u_step);
+    float* const v = m + kPoints * std::max(rows * items.group, kRows) * kLanes;
     if (part != current) {
-      winograd_input<M>(s, data, first, rows, v, v_step);
+      for (std::size_t row = 0; row < rows; row += kRows) {
+        const std::size_t count = std::min(kRows, rows - row);
+        winograd_input<M>(s, data, first + row, count, v + row * depth, v_step);
+      }
       current = part;
     }
     const std::size_t panel = items.first_panel(item), panels = items.panel_count(item);
-    const std::size_t m_step = kPoints * rows * kLanes;  // from panel to panel
-    for (std::size_t point = 0; point < kPoints; ++point) {
-      gemm(rows, v + point * v_step, rows * kLanes, data.packed + (panel * kPoints + point) * depth * kLanes,
-           kPoints * depth * kLanes, blocks, panels, m + point * rows * kLanes, m_step);
+    const float* u = made;
+    if (s.transformed()) {
+      u = data.packed + panel * kPoints * u_step;
+    } else {
+      for (std::size_t p = 0; p < panels; ++p) {
+        winograd_weight<M>(data.packed + (panel + p) * depth * 9 * kLanes, depth, made + p * kPoints * u_step,
+                           u_step);
+      }
     }
-    for (std::size_t p = 0; p < panels; ++p)
-      winograd_output<M>(s, data, first, rows, panel + p, m + p * m_step);
+    for (std::size_t row = 0; row < rows; row += kRows) {
+      const std::size_t count = std::min(kRows, rows - row);
+      const std::size_t m_step = kPoints * count * kLanes;
+      for (std::size_t point = 0; point < kPoints; ++point) {
+        gemm(count, v + point * v_step + row * depth, count * kLanes, u + point * u_step, kPoints * u_step,
+             blocks, panels, m + point * count * kLanes, m_step);
+      }
+      for (std::size_t p = 0; p < panels; ++p) {
+        winograd_output<M>(s, data, first + row, count, panel + p, m + p * m_step);
+      }
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-// attention: softmax(scale Q K^T) V per head, the pixels being the tokens.
+// attention: softmax(scale Q K^T) V per head, the pixels being the tokens; a residual added.
 #include <cmath>
 
 #include "engine/op.h"
@@ -26,13 +26,21 @@ class Attention : public Op {
     q_ = read_operand(fields, loader, "q", y, shape_.q_step, shape_.q_head);
     k_ = read_operand(fields, loader, "k", y, shape_.k_step, shape_.k_head);
     v_ = read_operand(fields, loader, "v", y, shape_.v_step, shape_.v_head);
+    if (fields.has("residual")) {
+      residual_ = Loader::index(fields, "residual");
+      const Tensor& residual = loader.read(fields, "residual", residual_);
+      if (residual.shared || !residual.same_shape(y))
+        fields.fail("residual", "has another shape than the result");
+    }
   }
 
   std::size_t scratch_floats(std::size_t) const override { return shape_.scratch_floats(); }
 
   void run(const Frame& frame) const override {
     const AttentionData data{frame.tensor(q_.tensor) + q_.channel, frame.tensor(k_.tensor) + k_.channel,
-                             frame.tensor(v_.tensor) + v_.channel, frame.tensor(y_)};
+                             frame.tensor(v_.tensor) + v_.channel,
+                             residual_ < 0 ? nullptr : frame.tensor(static_cast<std::size_t>(residual_)),
+                             frame.tensor(y_)};
     const std::size_t channels = shape_.heads * shape_.head_channels;
     if (channels != shape_.out_step) {  // the kernel writes whole heads, not what fills the last block
       for (std::size_t token = 0; token < frame.batch * shape_.tokens; ++token) {
@@ -70,6 +78,7 @@ class Attention : public Op {
 
   AttentionShape shape_{};
   Operand q_, k_, v_;
+  std::int64_t residual_ = -1;
   std::size_t y_ = 0;
 };
 

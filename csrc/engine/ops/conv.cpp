@@ -1,7 +1,5 @@
 // conv: 2-D convolution of one map, or of two as one (1x1 only), after nearest upsampling; time embedding and
 // residual added. linear: the same for vectors.
-#include <limits>
-
 #include "engine/op.h"
 
 namespace pysdk::engine {
@@ -22,8 +20,8 @@ class Conv : public Op {
     const auto pads = fields.integers("pads", 4, 4);
     for (const std::int64_t pad : pads) fields.bounded("pads", pad, 0, kMaxKernel - 1);
 
-    std::vector<std::size_t> found;
-    weight_ = loader.weight(fields, "weight", {0, in_channels(), 0, 0}, &found);
+    weight_ = loader.constant(fields, "weight", {0, in_channels(), 0, 0});
+    const std::vector<std::size_t>& found = weight_.shape;
     shape_.out_channels = found[0];
     shape_.kernel_height = static_cast<std::size_t>(
         fields.bounded("weight", static_cast<std::int64_t>(found[2]), 1, kMaxKernel));
@@ -64,9 +62,8 @@ class Conv : public Op {
     std::unique_ptr<Conv> op(new Conv);
     const Tensor& x = op->read_inputs(fields, loader, {Loader::index(fields, "x")});
     if (!x.is_vector()) fields.fail("x", "is a map, expected a vector");
-    std::vector<std::size_t> found;
-    op->weight_ = loader.weight(fields, "weight", {0, x.channels}, &found);
-    op->shape_.out_channels = found[0];
+    op->weight_ = loader.constant(fields, "weight", {0, x.channels});
+    op->shape_.out_channels = op->weight_.shape[0];
     op->shape_.kernel_height = op->shape_.kernel_width = op->shape_.stride = 1;
     op->shape_.out_height = op->shape_.out_width = 1;
     op->shared_ = x.shared;
@@ -78,11 +75,12 @@ class Conv : public Op {
   std::size_t packed_floats() const override { return shape_.packed_floats(); }
 
   void pack(float* packed, Workers& workers) override {
+    const std::vector<float> weight = weight_.read();
     workers.run(shape_.panels(), [&](std::size_t begin, std::size_t end, std::size_t) {
-      kernels().conv_pack(shape_, weight_.data(), begin, end, packed);
+      kernels().conv_pack(shape_, weight.data(), begin, end, packed);
     });
     packed_ = packed;
-    std::vector<float>().swap(weight_);
+    weight_ = {};
   }
 
   std::size_t scratch_floats(std::size_t batch) const override {
@@ -116,7 +114,7 @@ class Conv : public Op {
     data.residual = residual_ < 0 ? nullptr : frame.tensor(static_cast<std::size_t>(residual_));
     data.y = frame.tensor(y_);
     data.batch = batch;
-    frame.workers->run(Items(shape_.rows(batch), shape_.panels()).count(),
+    frame.workers->run(shape_.items(batch).count(),
                        [&](std::size_t begin, std::size_t end, std::size_t worker) {
                          kernels().conv(shape_, data, begin, end, frame.scratch_of(worker));
                        });
@@ -172,7 +170,7 @@ class Conv : public Op {
   }
 
   void read_bias(Fields& fields, Loader& loader) {
-    if (fields.has("bias")) bias_ = loader.weight(fields, "bias", {shape_.out_channels});
+    if (fields.has("bias")) bias_ = loader.constant(fields, "bias", {shape_.out_channels}).read();
     bias_.resize(padded(shape_.out_channels), 0.0f);
   }
 
@@ -186,7 +184,7 @@ class Conv : public Op {
   }
 
   ConvShape shape_{};
-  std::vector<float> weight_;  // until it is packed
+  Constant weight_;  // until it is packed
   std::vector<float> bias_;
   const float* packed_ = nullptr;
   std::size_t x_[kMaxInputs] = {}, y_ = 0;

@@ -33,8 +33,8 @@ class GroupNorm : public Op {
     if (!(epsilon >= 0 && epsilon <= 1)) fields.fail("epsilon", "is not between 0 and 1");
     shape_.epsilon = static_cast<float>(epsilon);
     shape_.silu = fields.flag("silu");
-    gamma_ = loader.weight(fields, "gamma", {shape_.channels()});
-    beta_ = loader.weight(fields, "beta", {shape_.channels()});
+    gamma_ = loader.constant(fields, "gamma", {shape_.channels()}).read();
+    beta_ = loader.constant(fields, "beta", {shape_.channels()}).read();
     if (fields.has("scale") != fields.has("shift")) fields.fail("scale", "and shift come together");
     if (fields.has("scale")) {
       scale_ = read_embedding(fields, loader, "scale");

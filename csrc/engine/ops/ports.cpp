@@ -71,9 +71,9 @@ class Embedding : public Op {
   Embedding(Fields& fields, Loader& loader) : shape_(loader.write(fields, "out")) {
     if (shape_.shared || !shape_.is_vector()) fields.fail("out", "is not a vector per image");
     out_ = static_cast<std::size_t>(Loader::index(fields, "out"));
-    std::vector<std::size_t> found;
-    table_ = loader.weight(fields, "table", {0, shape_.channels}, &found);
-    rows_ = static_cast<std::int64_t>(found[0]);
+    const Constant table = loader.constant(fields, "table", {0, shape_.channels});
+    table_ = table.read();
+    rows_ = static_cast<std::int64_t>(table.shape[0]);
   }
 
   void run(const Frame& frame) const override {
@@ -101,8 +101,8 @@ class Timestep : public Op {
   Timestep(Fields& fields, Loader& loader) : shape_(loader.write(fields, "out")) {
     if (!shape_.shared || !shape_.is_vector()) fields.fail("out", "is not a shared vector");
     out_ = static_cast<std::size_t>(Loader::index(fields, "out"));
-    frequencies_ = loader.weight(fields, "frequencies", {shape_.channels});
-    quarter_turns_ = loader.weight(fields, "quarter_turns", {shape_.channels});
+    frequencies_ = loader.constant(fields, "frequencies", {shape_.channels}).read();
+    quarter_turns_ = loader.constant(fields, "quarter_turns", {shape_.channels}).read();
     scale_ = fields.number("scale");
     for (const float turns : quarter_turns_) {
       if (turns != 0.0f && turns != 1.0f) fields.fail("quarter_turns", "has a value that is neither 0 nor 1");
