@@ -137,7 +137,7 @@ def _torch(
     rest = [torch.from_numpy(array) for name, array in inputs.named().items() if name != "x"]
 
     def run() -> NDArray[np.float32]:
-        with torch.no_grad(), settings():
+        with torch.inference_mode(), settings():
             output: NDArray[np.float32] = module(x, *rest).numpy()
         return output
 

@@ -125,7 +125,7 @@ def _by_contender(results: list[Result]) -> str:
     lines.append(_line("best peer", *cells))
     missing = [f"{peer}, {result.work}: {why}" for result in results for peer, why in result.missing.items()]
     note = f"\nNot compared: {'; '.join(missing)}.\n" if missing else ""
-    return "".join(lines) + "\nLast: the largest error against float64, relative to the largest output.\n" + note
+    return "".join(lines) + "\nLast in a cell: the largest error against float64, over the largest output.\n" + note
 
 
 def _error(result: Result, name: str) -> str:
@@ -133,7 +133,7 @@ def _error(result: Result, name: str) -> str:
 
 
 def _speed_ups(results: list[Result]) -> str:
-    lines = [_line("work", "before", "after", "speed-up (quartiles)"), _line("---", "---:", "---:", "---:")]
+    lines = [_line("work", "one thread", "all of them", "speed-up (quartiles)"), _line("---", "---:", "---:", "---:")]
     for result in results:
         times = {OURS: result.ours, **result.peers}
         for what, slower, faster in result.ways:

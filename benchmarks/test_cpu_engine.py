@@ -62,7 +62,7 @@ def test_cpu_engine(
         {title: peer.run for title, peer in found.items()},
         steps={title: peer.steps for title, peer in found.items()},
         seconds=seconds,
-        rounds=(3, 50),
+        rounds=(5, 50) if seconds else (2, 2),
         work=f"batch {batch}",
         unit="ms",
         errors=errors,
