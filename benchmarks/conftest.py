@@ -11,6 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import environment, table
+from benchmarks.networks import Networks
 from benchmarks.workload import CHECKPOINT, Workload, find_plan
 from pysdk.engines import default_threads
 
@@ -23,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--checkpoint", type=Path, default=CHECKPOINT, help="checkpoint folder the plan was built from")
     group.addoption("--threads", type=int, default=default_threads(), help="threads of every engine and peer")
     group.addoption("--images", type=int, default=64, help="images of the end-to-end comparison")
+    group.addoption("--small", action="store_true", help="networks of a quarter of the channels, to try it out")
+    group.addoption("--large", action="store_true", help="also the CelebA-HQ 256 network, for minutes")
+    group.addoption("--compiled", action="store_true", help="also torch.compile, which compiles for minutes")
     group.addoption("--seconds", type=float, default=8.0, help="about how long one ordinary comparison measures")
 
 
@@ -31,18 +35,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def workload(request: pytest.FixtureRequest) -> Iterator[Workload]:
-    """The plan, with torch held to the same threads."""
-    option = request.config.getoption
-    checkpoint = option("--checkpoint")
-    if not (checkpoint / "model.json").is_file():
-        raise pytest.UsageError(f"there is no checkpoint in {checkpoint}; name one with --checkpoint")
-    work = Workload.open(find_plan(option("--plan"), checkpoint), checkpoint, option("--threads"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(work.threads)
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Of every engine and peer; torch is held to them."""
+    count, before = request.config.getoption("--threads"), torch.get_num_threads()
+    torch.set_num_threads(count)
     with torch.no_grad():
-        yield work
+        yield count
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    """The folder the plan was built from."""
+    folder: Path = request.config.getoption("--checkpoint")
+    if not (folder / "model.json").is_file():
+        raise pytest.UsageError(f"there is no checkpoint in {folder}; name one with --checkpoint")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def workload(request: pytest.FixtureRequest, checkpoint: Path, threads: int) -> Workload:
+    """The plan with its first engine."""
+    return Workload.open(find_plan(request.config.getoption("--plan"), checkpoint), checkpoint, threads)
+
+
+@pytest.fixture(scope="session")
+def networks(request: pytest.FixtureRequest, checkpoint: Path, threads: int) -> Networks:
+    """Other networks, by name."""
+    return Networks(checkpoint, threads, small=request.config.getoption("--small"))
 
 
 @pytest.fixture

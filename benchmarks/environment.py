@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from pysdk import _native
 from pysdk.engines import default_threads
 
-PACKAGES = ("pysdk", "torch", "onnxruntime", "diffusers", "numpy")
+PACKAGES = ("pysdk", "torch", "onnxruntime", "openvino", "ncnn", "pnnx", "diffusers", "numpy")
 
 
 def complete(machine_info: dict[str, Any], count: int) -> None:
@@ -23,7 +24,8 @@ def complete(machine_info: dict[str, Any], count: int) -> None:
         threads=count,
         kernels=_native.isa(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        versions={name: version(name) for name in PACKAGES},
+        engine=_native.ENGINE_ISA,
+        versions={name: version(name) for name in PACKAGES if find_spec(name) is not None},
     )
 
 
@@ -32,7 +34,8 @@ def describe(machine_info: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine_info["versions"].items())
     return (
         f"- {machine_info['cpu']}; {threads(machine_info)} for everyone, {machine_info['cores']} usable; "
-        f"our kernels: {machine_info['kernels']}\n- {machine_info['system']}\n- {versions}\n"
+        f"our kernels: {machine_info['kernels']}, native engine: {machine_info['engine']}\n"
+        f"- {machine_info['system']}\n- {versions}\n"
     )
 
 

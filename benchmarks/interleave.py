@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ def interleave(
     seconds: float,
     rounds: tuple[int, int] = (3, 100),
     warm_up: bool = True,
+    steps: Mapping[str, int] | None = None,
+    pause: float = PAUSE,
     **extra: Any,
 ) -> None:
     """Run rounds of (each peer once, then ours) and hand all times to pytest-benchmark.
@@ -39,6 +41,8 @@ def interleave(
         rounds: fewest and most rounds.
         warm_up: run one round before, untimed, whose length gives the number of rounds. Without it the caller has
             warmed up, and the fewest rounds are run.
+        steps: how many times a peer does the work in one call, if not once; its time is divided by that.
+        pause: seconds before each timed call.
         extra: what else belongs to the result, such as `per` and `unit` (see `benchmarks.table`).
     """
     times: dict[str, list[float]] = {name: [] for name in peers}
@@ -49,22 +53,22 @@ def interleave(
             start = time.perf_counter()
             for work in (*peers.values(), ours):
                 work()
-            length = time.perf_counter() - start + PAUSE * (len(peers) + 1)
+            length = time.perf_counter() - start + pause * (len(peers) + 1)
             count = max(rounds[0], min(rounds[1], int(seconds / length)))
 
         def run_peers() -> None:
             turn = len(times[names[0]]) % len(names) if names else 0
             for name in names[turn:] + names[:turn]:
-                times[name].append(seconds_of(peers[name]))
-            time.sleep(PAUSE)
+                times[name].append(seconds_of(peers[name], pause) / (steps or {}).get(name, 1))
+            time.sleep(pause)
 
         benchmark.pedantic(ours, setup=run_peers, rounds=count)
     benchmark.extra_info.update(extra, peers=times)
 
 
-def seconds_of(work: Work) -> float:
+def seconds_of(work: Work, pause: float) -> float:
     """Wall time of one call."""
-    time.sleep(PAUSE)
+    time.sleep(pause)
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

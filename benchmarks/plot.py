@@ -14,7 +14,12 @@ from benchmarks.table import Result
 COLORS = {
     "torch eager": "#d1495b",
     "torch channels_last": "#edae49",
+    "torch.compile": "#f4743b",
     "onnxruntime": "#00798c",
+    "OpenVINO latency": "#3a5fcd",
+    "OpenVINO throughput": "#89a7e8",
+    "OpenVINO": "#3a5fcd",
+    "ncnn": "#a0522d",
     "diffusers scheduler": "#7b2d8b",
     "numpy PCG64": "#8d99ae",
     "numpy Philox": "#5c677d",
@@ -28,7 +33,7 @@ GROUP_GAP = 1.6
 def plot(benchmarks: list[dict[str, Any]], subtitle: str, path: Path) -> None:
     """Write a dot plot with a logarithmic axis: a dot right of 1 is a peer slower than we are."""
     results = [Result.from_json(benchmark) for benchmark in benchmarks]
-    results = [result for result in results if COLORS.keys() & result.peers.keys()]
+    results = [result for result in results if COLORS.keys() & result.peers.keys() and result.unit != "MB"]
     heights, titles, height = [], [], 0.0
     for index, result in enumerate(results):
         if index == 0 or result.group != results[index - 1].group:

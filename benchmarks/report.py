@@ -38,7 +38,7 @@ def write(raw: dict[str, object], folder: Path) -> Path:
     date = str(raw["datetime"])[:10]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{date}-{environment.slug(machine)}"
-    path.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(rounded(raw), separators=(",", ":")) + "\n")
     plot(benchmarks, f"{machine['cpu']}, {environment.threads(machine)}, {date}", path.with_suffix(".png"))
     markdown = path.with_suffix(".md")
     markdown.write_text(
@@ -48,6 +48,15 @@ def write(raw: dict[str, object], folder: Path) -> Path:
         f"![Peers' time over ours]({path.name}.png)\n\n{table.render(benchmarks)}"
     )
     return markdown
+
+
+def rounded(value: object) -> object:
+    """JSON values with floats to six digits, more than a clock is good for: the file is kept."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from statistics import median, quantiles
 from typing import Any
 
 OURS = "pysdk"
-UNITS = {"s": 1.0, "ms": 1e3, "ns/element": 1e9, "ns/element/row": 1e9}
+UNITS = {"s": 1.0, "ms": 1e3, "ns/element": 1e9, "ns/element/row": 1e9, "MB": 1e-6}
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of one contender, round by round."""
+    """Seconds of one contender, or bytes, round by round."""
 
     seconds: list[float]
 
@@ -42,6 +42,9 @@ class Result:
         per: units of work in one timed call; the tables show time per unit.
         unit: a key of `UNITS`.
         share: of our time spent outside the network, where that was measured.
+        errors: of each contender's output, relative to the largest in float64, where that was measured.
+        missing: peers that took no part, and why.
+        ways: names of the times to divide by each other, (what, slower, faster), where that is the result.
     """
 
     group: str
@@ -51,6 +54,9 @@ class Result:
     per: float
     unit: str
     share: float | None
+    errors: dict[str, float]
+    missing: dict[str, str]
+    ways: list[tuple[str, str, str]]
 
     @classmethod
     def from_json(cls, benchmark: dict[str, Any]) -> Result:
@@ -59,11 +65,14 @@ class Result:
         return cls(
             group=benchmark["group"],
             work=extra["work"],
-            ours=Times(benchmark["stats"]["data"]),
+            ours=Times(extra.get("ours") or benchmark["stats"]["data"]),
             peers={name: Times(seconds) for name, seconds in extra["peers"].items()},
             per=extra.get("per", 1),
             unit=extra["unit"],
             share=extra.get("share"),
+            errors=extra.get("errors", {}),
+            missing=extra.get("missing", {}),
+            ways=[(what, slower, faster) for what, slower, faster in extra.get("ways", ())],
         )
 
     def show(self, seconds: float) -> str:
@@ -82,6 +91,10 @@ def render(benchmarks: list[dict[str, Any]]) -> str:
 def _group(name: str, results: list[Result]) -> str:
     if any(result.share is not None for result in results):
         return f"### {name}\n\n{_overhead(results)}"
+    if any(result.ways for result in results):
+        return f"### {name}\n\n{_speed_ups(results)}"
+    if any(result.errors for result in results):
+        return f"### {name}\n\n{_by_contender(results)}"
     peers = list(dict.fromkeys(peer for result in results for peer in result.peers))
     lines = [_line("work", OURS, *peers), _line(*["---"] + ["---:"] * (len(peers) + 1))]
     for result in results:
@@ -96,6 +109,47 @@ def _cell(result: Result, times: Times | None) -> str:
         return ""
     ratio = median(times.ratios(result.ours))
     return f"{result.show(times.median)} (min {result.show(times.minimum)}), **{ratio:.2f}x**"
+
+
+def _by_contender(results: list[Result]) -> str:
+    """A line per contender, for many peers on few works; errors behind the times."""
+    peers = list(dict.fromkeys(peer for result in results for peer in result.peers))
+    lines = [_line("", *(f"{r.work}, {r.unit}" for r in results)), _line("---", *["---:"] * len(results))]
+    cells = [f"{r.show(r.ours.median)} (min {r.show(r.ours.minimum)}), {_error(r, OURS)}".rstrip(", ") for r in results]
+    lines.append(_line(OURS, *cells))
+    for peer in peers:
+        cells = [f"{_cell(r, r.peers.get(peer))}, {_error(r, peer)}".strip(", ") for r in results]
+        lines.append(_line(peer, *cells))
+    best = [min(r.peers, key=lambda peer, r=r: median(r.peers[peer].ratios(r.ours))) for r in results]
+    cells = [f"{peer}, **{median(r.peers[peer].ratios(r.ours)):.2f}x**" for r, peer in zip(results, best, strict=True)]
+    lines.append(_line("best peer", *cells))
+    missing = [f"{peer}, {result.work}: {why}" for result in results for peer, why in result.missing.items()]
+    note = f"\nNot compared: {'; '.join(missing)}.\n" if missing else ""
+    return "".join(lines) + "\nLast in a cell: the largest error against float64, over the largest output.\n" + note
+
+
+def _error(result: Result, name: str) -> str:
+    return f"{result.errors[name]:.0e}" if name in result.errors else ""
+
+
+def _speed_ups(results: list[Result]) -> str:
+    lines = [_line("work", "one thread", "all of them", "speed-up (quartiles)"), _line("---", "---:", "---:", "---:")]
+    for result in results:
+        times = {OURS: result.ours, **result.peers}
+        for what, slower, faster in result.ways:
+            ratios = times[slower].ratios(times[faster])
+            low, _, high = quantiles(ratios, n=4, method="inclusive")
+            lines.append(
+                _line(
+                    f"{what}, {result.unit}",
+                    *(
+                        f"{result.show(t.median)} (min {result.show(t.minimum)})"
+                        for t in (times[slower], times[faster])
+                    ),
+                    f"**{median(ratios):.2f}x** ({low:.2f} to {high:.2f})",
+                )
+            )
+    return "".join(lines)
 
 
 def _overhead(results: list[Result]) -> str:

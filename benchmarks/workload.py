@@ -20,7 +20,8 @@ from pysdk.solvers import make_table
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "fashion-mnist"
 PLAN = ROOT / "engine.plan"
-BUILT_PLANS = ROOT / "build" / "benchmarks"
+BUILT = ROOT / "build" / "benchmarks"
+"""What benchmarks make and keep."""
 
 
 def find_plan(plan: Path | None, checkpoint: Path) -> Path:
@@ -28,7 +29,7 @@ def find_plan(plan: Path | None, checkpoint: Path) -> Path:
     if plan is not None or PLAN.is_file():
         return plan or PLAN
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
-    built = BUILT_PLANS / f"{weights[:16]}.plan"
+    built = BUILT / f"{weights[:16]}.plan"
     if not built.is_file():
         from pysdk.export.build_engine import build
 

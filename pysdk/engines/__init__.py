@@ -5,7 +5,8 @@ An engine's module has two functions:
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can.
     def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
-        The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`.
+        The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
+        have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError.
 """
 
@@ -92,8 +93,9 @@ def module(kind: str) -> EngineModule:
 
 def load(plan: Plan, info: EngineInfo, threads: int) -> Engine:
     """An engine of a plan with the files it needs. Raises EngineError, PlanError."""
-    member, *data = (plan.member(name) for name in (info.member, *info.data))
-    return module(info.kind).load(plan.manifest.model, info, member, threads, *data)
+    loader, member = module(info.kind), plan.member(info.member)
+    with plan.verifying(info.data) as data:
+        return loader.load(plan.manifest.model, info, member, threads, *data)
 
 
 def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, str]]:
