@@ -63,7 +63,7 @@ def onnxruntime(onnx: str, batch: int, threads: int) -> Load:
     return load
 
 
-@kind("OpenVINO")
+@kind("OpenVINO latency")
 def openvino(onnx: str, batch: int, threads: int) -> Load:
     """SOURCE is an ONNX file."""
     import numpy as np

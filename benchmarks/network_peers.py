@@ -49,7 +49,8 @@ def torch_compile(network: BenchmarkNetwork, inputs: Inputs, threads: int) -> Pe
     """max-autotune, with the weights frozen into the code; the first call compiles, for minutes."""
     from torch._inductor import config
 
-    module = torch.compile(_module(network), mode="max-autotune", fullgraph=True)
+    torch.compiler.reset()  # it would make code for any batch once it has seen two
+    module = torch.compile(_module(network), mode="max-autotune", fullgraph=True, dynamic=False)
     return _torch(module, inputs, lambda: config.patch(freezing=True))
 
 

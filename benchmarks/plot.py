@@ -18,7 +18,6 @@ COLORS = {
     "onnxruntime": "#00798c",
     "OpenVINO latency": "#3a5fcd",
     "OpenVINO throughput": "#89a7e8",
-    "OpenVINO": "#3a5fcd",
     "ncnn": "#a0522d",
     "diffusers scheduler": "#7b2d8b",
     "numpy PCG64": "#8d99ae",

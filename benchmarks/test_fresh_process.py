@@ -28,10 +28,14 @@ class Processes:
 
     def __init__(self, networks: Networks, threads: int) -> None:
         network = networks.network("cifar10")
-        self.sources = {"pysdk": networks.plan("cifar10", BATCH), "onnxruntime": network.onnx, "OpenVINO": network.onnx}
+        self.sources = {
+            "pysdk": networks.plan("cifar10", BATCH),
+            "onnxruntime": network.onnx,
+            "OpenVINO latency": network.onnx,
+        }
         self.sources["torch eager"] = network.source
         if find_spec("openvino") is None:
-            del self.sources["OpenVINO"]
+            del self.sources["OpenVINO latency"]
         self.threads = threads
         self.reports: dict[str, list[dict[str, float]]] = {name: [] for name in self.sources}
 
