@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from msgspec.structs import replace
+from pysdk.export.engine_check import NetworkBuffers, is_batch_invariant
 from pysdk.export.gradient import export_gradient, log_probability_gradient
 from pysdk.export.onnx_export import MAX_RELATIVE_ERROR
-from pysdk.export.onnxruntime_builder import NetworkBuffers, is_batch_invariant
 from torch import nn
 
 from pysdk.engines import Engine, default_threads, onnxruntime
@@ -61,7 +61,11 @@ def add_classifier(
         info = EngineInfo(kind="onnxruntime", member=CLASSIFIER_NAME, precision="float32", batch_size=batch)
         onnx = export_gradient(classifier, model.shape, num_classes)
         threads = default_threads()
-        engine = onnxruntime.load(model, info, memoryview(onnx), threads)
+
+        def load(count: int) -> Engine:
+            return onnxruntime.load(model, info, memoryview(onnx), count)
+
+        engine = load(threads)
         with tqdm(
             range(len(manifest.schedule.betas)),
             desc="check",
@@ -72,7 +76,7 @@ def add_classifier(
         described = ClassifierInfo(
             name=name,
             num_classes=num_classes,
-            batch_invariant=is_batch_invariant(model, onnx, info, batch, threads),
+            batch_invariant=is_batch_invariant(model, load, batch, threads),
             max_abs_error=error,
         )
         members = {member: opened.member(member) for member in manifest.members} | {CLASSIFIER_NAME: onnx}

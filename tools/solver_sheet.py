@@ -23,14 +23,13 @@ from tqdm import tqdm
 from pysdk import Sampler
 from pysdk.atomic import atomic_file
 from pysdk.errors import OptionError
+from pysdk.evaluation.features import OnnxFeatures
+from pysdk.evaluation.frechet import Moments, frechet_distance
+from pysdk.evaluation.measure import measure
+from pysdk.evaluation.sources import open_source, plan_source
 from pysdk.request import resolve_table
 from pysdk.schedule import Schedule
 from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, solver_options
-from pysdk.training.classifier import Classifier, classify
-from pysdk.training.classifier import load as load_classifier
-from pysdk.training.data import load as load_data
-from pysdk.training.evaluate import collect, cycling_labels
-from pysdk.training.frechet import Moments, frechet_distance
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -64,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell drew: uint8 (N, H, W, C), and its distance to the real images."""
+    """The first images of a cell, uint8 (n, H, W, C), and the distance of all to the real ones."""
 
     images: NDArray[np.uint8]
     distance: float
@@ -109,37 +108,21 @@ def cell(sampler: Sampler, solver: str, options: dict[str, Any], calls: int) -> 
     return None
 
 
-def draw(sampler: Sampler, plan: str, chosen: Cell, count: int, seed: int, work: Path) -> NDArray[np.uint8]:
-    """Images 0 .. count - 1 of a cell, uint8 (count, C, H, W), classes in turn; `plan` is the plan file's SHA-256."""
-    classes = sampler.plan.manifest.model.num_classes
-
-    def images(start: int, size: int) -> NDArray[np.uint8]:
-        labels = None if classes is None else cycling_labels(start, size, classes)
-        drawn = sampler.sample(
-            size,
-            seed=seed,
-            start=start,
-            labels=labels,
-            solver=chosen.solver,
-            steps=chosen.steps,
-            guidance_scale=1.0,
-            progress=False,
-            **chosen.options,
-        )
-        return np.asarray(drawn)
-
-    settings = {"plan": plan, "solver": chosen.solver, "options": chosen.options, "steps": chosen.steps, "seed": seed}
-    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-    return collect(images, count, work / name, settings, progress=False)
+def draw(
+    sampler: Sampler, chosen: Cell, count: int, seed: int, work: Path, shown: int, real: Moments, network: OnnxFeatures
+) -> Result:
+    """Draw images 0 .. count - 1 of a cell, classes in turn, or read what is kept of them, and measure them."""
+    settings = {"solver": chosen.solver, "steps": chosen.steps, "guidance_scale": 1.0, **chosen.options}
+    digest = hashlib.sha256(sampler.plan.path.read_bytes())
+    digest.update(json.dumps([settings, seed]).encode())
+    folder = work / digest.hexdigest()[:12]
+    source = plan_source(sampler, count, seed, work=folder, **settings)
+    measured = measure(source, network, keep=0, progress=False)
+    first, _ = next(iter(source.batches(shown)))
+    return Result(first[:shown], frechet_distance(measured.moments.moments(), real))
 
 
-def measure(drawn: NDArray[np.uint8], real: Moments, classifier: Classifier) -> Result:
-    """The distance of images (N, C, H, W) to the real ones."""
-    features, _ = classify(classifier, drawn)
-    return Result(drawn.transpose(0, 2, 3, 1), frechet_distance(Moments.of(features), real))
-
-
-def picture(results: dict[str, list[Result | None]], calls: list[int], per_cell: int, path: Path) -> None:
+def picture(results: dict[str, list[Result | None]], calls: list[int], path: Path) -> None:
     """One line a solver, one column a number of calls, the first images of each and the distance."""
     figure, axes = pyplot.subplots(
         len(results), len(calls), figsize=(2.4 * len(calls) + 2.2, 0.75 * len(results) + 0.4), squeeze=False
@@ -150,7 +133,7 @@ def picture(results: dict[str, list[Result | None]], calls: list[int], per_cell:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if result is not None:
-                strip = np.concatenate(result.images[:per_cell], axis=1)
+                strip = np.concatenate(result.images, axis=1)
                 axis.imshow(strip if strip.shape[2] == 3 else strip[:, :, 0], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"{result.distance:.3g}", fontsize=7, pad=2)
     for axis, count in zip(axes[0], calls, strict=True):
@@ -215,9 +198,9 @@ def main(
     page: Path,
 ) -> None:
     """Draw with every solver of PLAN's network; write the picture and the page."""
-    model = load_classifier(classifier)
-    real = Moments.of(classify(model, load_data(data, "test").images)[0])
-    digest = hashlib.sha256(plan.read_bytes()).hexdigest()
+    network = OnnxFeatures(classifier)
+    real = measure(open_source(data, "test"), network, keep=0, progress=False).moments.moments()
+    folder = work or plan.with_suffix(".plan.sheet")
     results: dict[str, list[Result | None]] = {}
     with Sampler(plan) as sampler:
         name = sampler.plan.manifest.model.name
@@ -228,14 +211,13 @@ def main(
                 for count in calls:
                     bar.set_description(f"{title}, {count} calls")
                     found = cell(sampler, solver, options, count)
-                    drawn = found and draw(
-                        sampler, digest, found, images, seed, work or plan.with_suffix(".plan.sheet")
+                    results[title].append(
+                        found and draw(sampler, found, images, seed, folder, per_cell, real, network)
                     )
-                    results[title].append(None if drawn is None else measure(drawn, real, model))
                     bar.update()
     for path in (shown, page):
         path.parent.mkdir(parents=True, exist_ok=True)
-    picture(results, list(calls), per_cell, shown)
+    picture(results, list(calls), shown)
     link = shown.name if shown.parent == page.parent else Path(*shown.parts[len(page.parent.parts) :]).as_posix()
     with atomic_file(page) as file:
         file.write(table(results, list(calls), name, images, link).encode())
