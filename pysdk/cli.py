@@ -1,4 +1,4 @@
-"""The command line: pysdk sample | info | build | train | edit | inpaint | interpolate | add-classifier."""
+"""The command line: sample, info, build, train, evaluate and the others of `_LAZY`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _LAZY = {
     "edit": ("pysdk.uses.commands:edit", "Redraw pictures from a noised start."),
     "inpaint": ("pysdk.uses.commands:inpaint", "Draw a part of pictures anew."),
     "interpolate": ("pysdk.uses.commands:interpolate", "Draw the way from one picture to another."),
+    "evaluate": ("pysdk.evaluation.command", "Measure images against a reference: Frechet and kernel distance, ..."),
+    "likelihood": ("pysdk.likelihood.command", "The variational bound of a plan on images, in bits per dimension."),
+    "report": ("pysdk.report.command", "Plotted reports on a plan."),
     "train": ("pysdk.training.command", "Train a U-Net on a data set."),
 }
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pysdk.errors import ScheduleError
-from pysdk.schedule import Float64Array
+from pysdk.errors import OptionError, ScheduleError
+from pysdk.schedule import Float64Array, Schedule
 
 EDM_PREDICTION_TYPES = ("edm", "sample")
 """The raw F(c_in x, ln(sigma)/4), and a whole denoiser D(x, sigma)."""
@@ -47,6 +47,13 @@ class EdmSchedule:
                 raise ScheduleError(f"{name} is {value!r}, expected a finite number above 0")
         if self.sigma_min >= self.sigma_max:
             raise ScheduleError(f"sigma_min is {self.sigma_min}, expected less than sigma_max, {self.sigma_max}")
+
+
+def of_timesteps(schedule: Schedule | EdmSchedule, what: str) -> Schedule:
+    """The schedule, unless it is one of sigma: OptionError, saying `what` is not there for such networks."""
+    if isinstance(schedule, EdmSchedule):
+        raise OptionError(f"{what} needs a network of timesteps, but this plan's is told sigma; use Sampler.sample")
+    return schedule
 
 
 def preconditioning(sigma: Float64Array, sigma_data: float) -> tuple[Float64Array, Float64Array, Float64Array]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.arguments import per_image
-from pysdk.edm import EdmSchedule
+from pysdk.edm import EdmSchedule, of_timesteps
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.manifest import Manifest, ModelInfo
 from pysdk.schedule import Float64Array, Schedule
@@ -75,8 +75,6 @@ def guide_table(
                 "classifier_scale other than 0 too"
             )
         return table
-    if classifier_scale is not None and isinstance(schedule, EdmSchedule):
-        raise OptionError("classifier_scale is given, but this is a network of sigma; classifiers are told timesteps")
     calls = table.column("skip") == 0
     inside = calls & _inside(interval, table.timesteps)
     if interval is not None and not inside.any():
@@ -84,8 +82,9 @@ def guide_table(
     changes: dict[str, Float64Array] = {}
     if guidance is not None and interval is not None:
         changes["unguided"] = np.where(calls & ~inside, 1.0, table.column("unguided"))
-    if classifier_scale is not None and isinstance(schedule, Schedule) and not table.column("grad").any():
-        changes["grad"] = np.where(inside, _gradient_weights(schedule, table.timesteps, inside), 0.0)
+    if classifier_scale is not None and not table.column("grad").any():
+        discrete = of_timesteps(schedule, "classifier guidance")
+        changes["grad"] = np.where(inside, _gradient_weights(discrete, table.timesteps, inside), 0.0)
     return with_columns(table, **changes)
 
 

@@ -31,7 +31,14 @@ def test_the_package() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], [], *([name, "--help"] for name in ("sample", "build", "train", "edit", "inpaint", "add-classifier"))],
+    [
+        ["--help"],
+        [],
+        *(
+            [name, "--help"]
+            for name in ("sample", "build", "train", "report", "edit", "inpaint", "interpolate", "add-classifier")
+        ),
+    ],
 )
 def test_help_of_the_commands(arguments: list[str]) -> None:
     statements = "from pysdk.cli import main\ntry: main()\nexcept SystemExit: pass"

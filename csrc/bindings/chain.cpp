@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,34 +9,14 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/chain_parts.h"
 #include "chain/cpu_chain.h"
 
 namespace pysdk {
 
 namespace {
 
-using Denoise = py::typing::Callable<py::object()>;
-using OptionalDenoise = std::optional<Denoise>;
 using Noise = py::typing::Callable<NdArray<float>(py::int_)>;
-
-void check_signals() {
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-// A network behind a Python callable: takes the GIL for its own call, where signals are checked too.
-class PythonDenoiser : public Denoiser {
- public:
-  explicit PythonDenoiser(py::object callable) : callable_(std::move(callable)) {}
-  void enqueue() override {
-    const py::gil_scoped_acquire gil;
-    check_signals();
-    callable_();
-  }
-  PyObject* callable() const { return callable_.ptr(); }
-
- private:
-  py::object callable_;
-};
 
 // Foreign noise behind a Python callable.
 class PythonNoise {
@@ -56,42 +35,20 @@ class PythonNoise {
   std::vector<py::ssize_t> shape_;
 };
 
-// Polls signals now and then, for denoisers that never take the GIL.
-class SignalTimer {
- public:
-  void operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(50)) return;
-    last_ = now;
-    const py::gil_scoped_acquire gil;
-    check_signals();
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
-ChainShape make_shape(std::int64_t batch, const std::vector<std::int64_t>& shape,
-                      std::optional<std::int64_t> out_channels, bool guided, bool classifier,
-                      std::int64_t threads) {
-  if (shape.size() != 3) {
-    throw py::value_error("shape has " + std::to_string(shape.size()) +
-                          " sizes; (channels, height, width) is needed");
-  }
-  return {batch, shape[0], shape[1], shape[2], out_channels.value_or(shape[0]), guided, classifier, threads};
-}
-
 class BoundChain {
  public:
   explicit BoundChain(const ChainShape& shape) : chain_(shape) {}
 
-  void attach(const Denoise& denoiser, const OptionalDenoise& conditional,
-              const OptionalDenoise& classifier) {
+  void attach(const AnyNetwork& denoiser, const std::optional<AnyNetwork>& conditional,
+              const std::optional<AnyNetwork>& classifier) {
     std::vector<std::shared_ptr<PythonDenoiser>> next;
-    const auto wrap = [&next](const OptionalDenoise& callable) -> std::shared_ptr<Denoiser> {
-      return callable ? next.emplace_back(std::make_shared<PythonDenoiser>(*callable)) : nullptr;
+    const auto take = [&next](const std::optional<AnyNetwork>& network) -> std::shared_ptr<Denoiser> {
+      if (!network) return nullptr;
+      Attached taken(*network);
+      if (taken.python) next.push_back(taken.python);
+      return taken.denoiser;
     };
-    chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
+    chain_.attach({take(denoiser), take(conditional), take(classifier)});
     networks_ = std::move(next);
   }
 
@@ -196,38 +153,16 @@ class BoundChain {
             static_cast<py::ssize_t>(shape().height), static_cast<py::ssize_t>(shape().width)};
   }
 
-  // A view owns a share of the buffers, not of the chain: numpy arrays are invisible to the garbage
-  // collector.
   template <typename T>
   py::array_t<T> view(const AlignedArray<T>& array, const std::vector<py::ssize_t>& shape,
                       bool writeable) const {
-    auto share = std::make_unique<std::shared_ptr<ChainBuffers>>(chain_.buffers());
-    const py::capsule owner(share.get(),
-                            [](void* p) { delete static_cast<std::shared_ptr<ChainBuffers>*>(p); });
-    share.release();
-    py::array_t<T> result(shape, array.data(), owner);
-    if (!writeable) result.attr("setflags")(py::arg("write") = false);
-    return result;
+    return buffer_view(chain_.buffers(), array, shape, writeable);
   }
 
   CpuChain chain_;
   std::vector<std::shared_ptr<PythonDenoiser>> networks_;
   std::shared_ptr<PythonNoise> noise_;
 };
-
-void collect_garbage(PyHeapTypeObject* heap_type) {
-  PyTypeObject* type = &heap_type->ht_type;
-  type->tp_flags |= Py_TPFLAGS_HAVE_GC;
-  type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
-    Py_VISIT(Py_TYPE(self));
-    if (!py::detail::is_holder_constructed(self)) return 0;
-    return py::cast<BoundChain&>(py::handle(self)).traverse(visit, arg);
-  };
-  type->tp_clear = [](PyObject* self) -> int {
-    if (py::detail::is_holder_constructed(self)) py::cast<BoundChain&>(py::handle(self)).clear();
-    return 0;
-  };
-}
 
 }  // namespace
 
@@ -236,8 +171,10 @@ void register_chain(py::module_& module) {
   for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
   module.attr("STEP_COLUMNS") = columns;
 
+  py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser",
+                                                  "A network that a chain runs natively.");
   py::class_<BoundChain>(
-      module, "Chain", py::custom_type_setup(collect_garbage), py::is_final(),
+      module, "Chain", py::custom_type_setup(collect_garbage<BoundChain>), py::is_final(),
       "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"
       "NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one\n"
       "thread at a time; a call while another is running raises RuntimeError.")
@@ -262,7 +199,7 @@ void register_chain(py::module_& module) {
            "    MemoryError: the buffers do not fit in memory.")
       .def("attach", &BoundChain::attach, py::arg("denoiser"), py::kw_only(),
            py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
-           "Set the networks: callables without arguments, whose results are ignored.\n\n"
+           "Set the networks: Denoisers, or callables without arguments whose results are ignored.\n\n"
            "Args:\n"
            "    denoiser: reads network_input, network_time and network_labels and fills network_output.\n"
            "    conditional: the same for the first `batch` images only, the conditional half; called in\n"

@@ -6,4 +6,5 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "The native half of pysdk: the reverse chain, its step table and its noise.";
   pysdk::register_noise(module);
   pysdk::register_chain(module);
+  pysdk::register_likelihood(module);
 }

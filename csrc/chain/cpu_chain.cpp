@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "chain/busy.h"
 #include "noise/philox.h"
 
 namespace pysdk {
@@ -23,24 +24,6 @@ void require_range(const char* name, std::int64_t value, std::int64_t high) {
                                 "; it must be between 1 and " + std::to_string(high));
   }
 }
-
-// Held while a method runs; a second one at the same time is an error of the caller, not a race.
-class Busy {
- public:
-  explicit Busy(std::atomic<bool>& flag) : flag_(flag) {
-    if (flag_.exchange(true)) {
-      throw std::runtime_error(
-          "the chain is already running: attach, begin and advance cannot be called from its denoiser or "
-          "noise, nor "
-          "from a second thread; use one chain per thread");
-    }
-  }
-  Busy(const Busy&) = delete;
-  ~Busy() { flag_ = false; }
-
- private:
-  std::atomic<bool>& flag_;
-};
 
 void require_length(const char* name, std::size_t length, std::int64_t expected) {
   if (length != static_cast<std::size_t>(expected)) {

@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pysdk.edm import EdmSchedule
-from pysdk.errors import OptionError
+from pysdk.edm import EdmSchedule, of_timesteps
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form, in_form
 from pysdk.plan import Plan
@@ -33,16 +32,6 @@ class Uses:
     def _in_form(self, x: Float, output: Output) -> Any:
         return in_form(x, output, self.plan.manifest.model.value_range)
 
-    @property
-    def _diffusion(self) -> Schedule:
-        """The schedule, of timesteps."""
-        if isinstance(self.schedule, EdmSchedule):
-            raise OptionError(
-                f"{self.plan.manifest.model.name!r} is a network of sigma, without timesteps at which an image could "
-                "enter: only sample and stream are for it"
-            )
-        return self.schedule
-
     def encode(self, images: Any, *, steps: Steps = STEPS, progress: Progress = None, **arguments: Any) -> Float:
         """The noise that `decode` turns into these images: DDIM run backwards (2010.02502, section 4.3).
 
@@ -61,7 +50,9 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         manifest = self.plan.manifest
-        return self._executor.run(encoding(manifest, self._diffusion, images, steps, arguments), progress)
+        return self._executor.run(
+            encoding(manifest, of_timesteps(self.schedule, "encode"), images, steps, arguments), progress
+        )
 
     def decode(
         self,
@@ -86,7 +77,7 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = decoding(self.plan.manifest, self._diffusion, latents, steps, arguments)
+        request = decoding(self.plan.manifest, of_timesteps(self.schedule, "decode"), latents, steps, arguments)
         return self._in_form(self._executor.run(request, progress), output)
 
     def interpolate(
@@ -122,7 +113,7 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        manifest, schedule = self.plan.manifest, self._diffusion
+        manifest, schedule = self.plan.manifest, of_timesteps(self.schedule, "interpolate")
         if timestep is not None:
             request = diffused(manifest, schedule, first, second, n, timestep, arguments)
         else:
@@ -159,7 +150,9 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = redrawing(self.plan.manifest, self._diffusion, images, strength, timestep, arguments)
+        request = redrawing(
+            self.plan.manifest, of_timesteps(self.schedule, "image_to_image"), images, strength, timestep, arguments
+        )
         return self._in_form(self._executor.run(request, progress), output)
 
     def inpaint(
@@ -193,5 +186,13 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = repaint(self.plan.manifest, self._diffusion, images, mask, jump_length, jump_n_sample, arguments)
+        request = repaint(
+            self.plan.manifest,
+            of_timesteps(self.schedule, "inpaint"),
+            images,
+            mask,
+            jump_length,
+            jump_n_sample,
+            arguments,
+        )
         return self._in_form(self._executor.run(request, progress), output)
