@@ -18,6 +18,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.guidance import resolve_guidance
@@ -51,7 +52,7 @@ def step(name: str, verbose: bool) -> Iterator[None]:
         click.echo(f"{name}: {time.perf_counter() - start:.1f} s", err=True)
 
 
-def check_defaults(manifest: Manifest, schedule: Schedule) -> None:
+def check_defaults(manifest: Manifest, schedule: Schedule | EdmSchedule) -> None:
     """OptionError unless `Sampler.sample()` can run without arguments, which is to be known before minutes of work."""
     resolve_table(manifest, schedule, None, None, {})
     resolve_guidance(manifest.model, manifest.defaults.guidance_scale, 1)
@@ -102,7 +103,7 @@ def build(
         onnx = onnx_export.export_onnx(network)
     if verbose:
         click.echo(f"  {len(onnx):,} bytes", err=True)
-    timesteps = range(len(network.schedule.betas))
+    timesteps = range(len(network.schedule.betas or ()))
     with (
         step("check and time the ONNX Runtime engine", verbose),
         tqdm(timesteps, desc="check", unit="t", leave=False, disable=None) as bar,
@@ -160,7 +161,7 @@ def summary(manifest: Manifest, batch_size: int) -> str:
         "classes": "none"
         if model.num_classes is None
         else f"{model.num_classes}, null label {'none' if model.null_label is None else model.null_label}",
-        "schedule": f"{manifest.schedule.name}, {len(manifest.schedule.betas)} timesteps",
+        "schedule": manifest.schedule.summary(),
         "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
         "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
         "engine": f"onnxruntime, float32, batches of {batch_size}",

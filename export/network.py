@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pysdk.edm import EdmSchedule
 from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
 from pysdk.schedule import Schedule
 
@@ -29,6 +30,6 @@ class Network:
     defaults: DefaultsInfo
     onnx: bytes | None = None
 
-    def make_schedule(self) -> Schedule:
+    def make_schedule(self) -> Schedule | EdmSchedule:
         """The schedule as an object."""
-        return Schedule.from_betas(self.schedule.betas)
+        return self.schedule.make()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import torch
 from pysdk.export.network import Network
 
@@ -49,7 +50,7 @@ def export_onnx(network: Network) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = {"x": {0: batch}, "t": None, "label": {0: batch}}
     names = ["x", "t", "label"][: len(inputs)]
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             network.module,
             inputs,
@@ -65,11 +66,25 @@ def export_onnx(network: Network) -> bytes:
         proto = program.model_proto
     if proto.ByteSize() > _MAX_BYTES:
         raise ExportError(f"the ONNX file would have {proto.ByteSize()} bytes; at most {_MAX_BYTES} fit into one file")
-    return bytes(proto.SerializeToString())
+    return bytes(without_traces(proto).SerializeToString())
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without the exporter's notes on its nodes: they hold stack traces with paths of this machine."""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    return model
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the exporter's remarks on packages it could have used and on its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pysdk.export.onnx_surgery import TimeShape
 
+from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
 from pysdk.prediction import PREDICTION_TYPES
 from pysdk.schedule import SCHEDULES, Schedule, make_schedule
@@ -19,9 +20,13 @@ _CHOICES = {
     "layout": ("nchw", "nhwc"),
     "t_shape": ("scalar", "one", "batch"),
     "prediction_type": PREDICTION_TYPES,
+    "preconditioning": ("none", "edm", "denoiser"),
     "variance_type": ("fixed_small", "fixed_large", "learned_range"),
     "clip_sample": ("true", "false"),
 }
+_PRECONDITIONING = {"edm": "edm", "denoiser": "sample"}
+"""--preconditioning to the prediction type of a network of sigma."""
+_EDM_OPTIONS = ("sigma_min", "sigma_max", "rho", "sigma_data")
 _NAMES = ("x_name", "t_name", "label_name", "output_name")
 _OWN = (*_NAMES, *_CHOICES, "shape", "num_classes", "null_label", "schedule", "betas", "name")
 
@@ -36,8 +41,8 @@ class OnnxOptions:
         t_shape: "scalar", "one" for (1,) or "batch" for (batch,).
         shape: (C, H, W).
         prediction_type, variance_type, num_classes, null_label, name: see `pysdk.manifest.ModelInfo`.
-        schedule, schedule_name: the forward process.
-        clip_sample: whether the denoised estimate is clamped to [-1, 1].
+        schedule, schedule_name: the forward process, or the levels of a network of sigma (--preconditioning).
+        clip_sample: whether the denoised estimate is clamped to [-1, 1]; by default it is with timesteps.
     """
 
     x_name: str | None
@@ -51,7 +56,7 @@ class OnnxOptions:
     variance_type: str
     num_classes: int | None
     null_label: int | None
-    schedule: Schedule
+    schedule: Schedule | EdmSchedule
     schedule_name: str
     clip_sample: bool
     name: str
@@ -63,11 +68,19 @@ def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
     Raises:
         OptionError: unknown, missing or of a value that cannot be.
     """
-    _refuse(options)
     for option, allowed in _CHOICES.items():
         if option in options and options[option] not in allowed:
             raise OptionError(f"--{option} is {options[option]!r}, expected one of {', '.join(allowed)}")
-    if "prediction_type" not in options:
+    of_sigma = _PRECONDITIONING.get(options.get("preconditioning", "none"))
+    if of_sigma is not None:
+        about_timesteps = sorted({"prediction_type", "variance_type", "schedule", "betas"} & set(options))
+        if about_timesteps:
+            raise OptionError(
+                f"--{about_timesteps[0]} is given with --preconditioning {options['preconditioning']}, whose networks "
+                "are told sigma, not a timestep; leave it out"
+            )
+    _refuse(options)
+    if of_sigma is None and "prediction_type" not in options:
         raise OptionError(f"--prediction_type is missing; say what the network predicts: {', '.join(PREDICTION_TYPES)}")
     if "null_label" in options and "num_classes" not in options:
         raise OptionError("--null_label is given without --num_classes")
@@ -83,33 +96,29 @@ def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
         raise OptionError(f"--num_classes is {num_classes}, expected at least 1")
     if null_label is not None and not 0 <= null_label <= (num_classes or 0):
         raise OptionError(f"--null_label is {null_label}, expected 0 to {num_classes}, the number of classes")
-    schedule_name, schedule = _schedule(options)
+    schedule_name, schedule = _schedule(options) if of_sigma is None else ("edm", _edm(options))
     return OnnxOptions(
         **{option: options.get(option) for option in (*_NAMES, "layout", "t_shape")},  # type: ignore[arg-type]
         shape=shape,
-        prediction_type=options["prediction_type"],
+        prediction_type=of_sigma or options["prediction_type"],
         variance_type=options.get("variance_type", "fixed_small"),
         num_classes=num_classes,
         null_label=null_label,
         schedule=schedule,
         schedule_name=schedule_name,
-        clip_sample=options.get("clip_sample", "true") == "true",
+        clip_sample=options.get("clip_sample", "true" if of_sigma is None else "false") == "true",
         name=options.get("name", name),
     )
 
 
 def _refuse(options: Mapping[str, str]) -> None:
     """OptionError for what is not an option or not possible yet."""
-    if options.get("preconditioning", "none") != "none":
-        raise OptionError(
-            f"--preconditioning {options['preconditioning']} cannot be built yet: plans have schedules of timesteps, "
-            "and an EDM network takes sigma and is scaled by it"
-        )
     if options.get("value_range", "-1,1").replace(" ", "") not in ("-1,1", "-1.0,1.0"):
         raise OptionError(
             f"--value_range is {options['value_range']}; only -1,1 can be sampled: images are written from that range"
         )
-    known = {*_OWN, "preconditioning", "value_range", *_schedule_options(options)}
+    own = _EDM_OPTIONS if options.get("preconditioning", "none") != "none" else _schedule_options(options)
+    known = {*_OWN, "value_range", *own}
     unknown = sorted(set(options) - known)
     if unknown:
         raise OptionError(f"an ONNX file takes no option --{unknown[0]}; it takes {', '.join(sorted(known))}")
@@ -118,6 +127,23 @@ def _refuse(options: Mapping[str, str]) -> None:
 def _schedule_options(options: Mapping[str, str]) -> list[str]:
     name = options.get("schedule")
     return list(inspect.signature(SCHEDULES[name]).parameters) if name in SCHEDULES else []
+
+
+def _edm(options: Mapping[str, str]) -> EdmSchedule:
+    """The levels of a network of sigma; F has sigma_data 0.5 unless told, a whole denoiser none."""
+    whole = options["preconditioning"] == "denoiser"
+    if whole and "sigma_data" in options:
+        raise OptionError("--sigma_data is given, but a whole denoiser does its own preconditioning; leave it out")
+    values: dict[str, float | None] = {"sigma_data": None} if whole else {}
+    values |= {option: _number(option, options[option]) for option in _EDM_OPTIONS if option in options}
+    return EdmSchedule(**values)  # type: ignore[arg-type]  # only sigma_data may be None
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise OptionError(f"--{option} is {text!r}, expected a number") from None
 
 
 def _schedule(options: Mapping[str, str]) -> tuple[str, Schedule]:
@@ -140,11 +166,8 @@ def _schedule(options: Mapping[str, str]) -> tuple[str, Schedule]:
     for option in _schedule_options(options):
         if option not in options:
             continue
-        kind = int if option == "timesteps" else float
-        try:
-            values[option] = kind(options[option])
-        except ValueError:
-            raise OptionError(f"--{option} is {options[option]!r}, expected a number") from None
+        value = options[option]
+        values[option] = _integers(option, value)[0] if option == "timesteps" else _number(option, value)
     return options["schedule"], make_schedule(options["schedule"], **values)
 
 

@@ -7,8 +7,10 @@ import onnx
 from numpy.typing import NDArray
 from pysdk.export.onnx_options import OnnxOptions
 
+from pysdk.edm import EdmSchedule
 from pysdk.engines import default_threads, require
 from pysdk.errors import CheckpointError
+from pysdk.levels import Levels
 
 _BATCH = 3
 _MAX_CROSSTALK = 1e-3
@@ -39,7 +41,7 @@ def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptio
     labels = np.array([(told.num_classes or 1) - 1, 0, told.null_label or 0])  # a table that is too short shows
     taken = {node.name for node in session.get_inputs()}
 
-    def run(count: int, t: int) -> NDArray[np.float32]:
+    def run(count: int, t: float) -> NDArray[np.float32]:
         feed = {"x": x[:count], "t": np.array([t], np.float32), "label": labels[:count]}
         try:
             (y,) = session.run(["output"], {name: value for name, value in feed.items() if name in taken})
@@ -48,7 +50,7 @@ def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptio
         return np.asarray(y)
 
     channels = 0
-    for t in sorted({0, len(told.schedule) // 2, len(told.schedule) - 1}):
+    for t in _times(told):
         alone, together = run(1, t), run(_BATCH, t)
         channels = alone.shape[1] if alone.ndim == 4 else 0
         for count, y in ((1, alone), (_BATCH, together)):
@@ -58,13 +60,24 @@ def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptio
                     f"{2 * shape[0]} channels; if its layout is another, say --layout"
                 )
             if not np.isfinite(y).all():
-                raise CheckpointError(f"{source} returns NaN or infinity at t = {t} on random input")
+                raise CheckpointError(f"{source} returns NaN or infinity at t = {t:.4g} on random input")
         if np.abs(together[0] - alone[0]).max() > _MAX_CROSSTALK * max(float(np.abs(alone).max()), 1e-30):
             raise CheckpointError(
                 f"{source}: an image comes out differently when others are in its batch; was it exported in training "
                 "mode?"
             )
     return channels
+
+
+def _times(told: OnnxOptions) -> list[float]:
+    """Low, middle and high values of the network's t."""
+    schedule = told.schedule
+    if not isinstance(schedule, EdmSchedule):
+        return sorted({0.0, float(len(schedule) // 2), len(schedule) - 1.0})
+    ends = schedule.sigma_min, schedule.sigma_max
+    sigmas = np.array([ends[0], np.sqrt(ends[0] * ends[1]), ends[1]])
+    times = Levels(schedule, told.prediction_type, np.append(sigmas[::-1], 0.0)).reading(sigmas)["t"]
+    return [float(t) for t in times]
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The noisy-image classifiers of guided-diffusion (2105.05233, section 4): half a U-Net with attention pooling.
 
-They are not denoisers, so no plan is built of them; classifier guidance takes their gradient.
+They are not denoisers, so no plan is built of them; `pysdk.export.classifier` puts their gradient into one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class AttentionPool(nn.Module):
         qkv = self.qkv_proj(tokens).unflatten(1, (3, self.heads, -1)).transpose(3, 4)
         q, k, v = qkv.unbind(1)  # each (B, heads, 1 + S*S, HEAD_CHANNELS)
         pooled = F.scaled_dot_product_attention(q[:, :, :1], k, v)  # only the mean's answer is used
-        out: Tensor = self.c_proj(pooled.reshape(len(x), -1, 1))
+        out: Tensor = self.c_proj(pooled.reshape(x.shape[0], -1, 1))
         return out[:, :, 0]
 
 
@@ -72,6 +72,7 @@ class NoisyClassifier(nn.Module):
     def __init__(self, config: UNetConfig, classes: int) -> None:
         super().__init__()
         self.config = config
+        self.classes = classes
         width = 4 * config.model_channels
         self.time_embed = nn.Sequential(nn.Linear(config.model_channels, width), nn.SiLU(), nn.Linear(width, width))
         levels = [int(config.model_channels * mult) for mult in config.channel_mult]

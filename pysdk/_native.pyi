@@ -12,12 +12,15 @@ import numpy.typing
 import typing_extensions
 
 __all__: list[str] = [
+    "BOUND_COLUMNS",
     "STEP_COLUMNS",
-    "CaptureRefused",
+    "Bound",
+    "CaptureError",
     "Chain",
     "CudaChain",
     "CudaError",
-    "CudaOutOfMemory",
+    "CudaMemoryError",
+    "Denoiser",
     "Device",
     "DeviceArray",
     "SimulatedDevice",
@@ -28,6 +31,11 @@ __all__: list[str] = [
     "normal",
     "philox",
 ]
+
+class Denoiser:
+    """
+    A network that a chain runs natively.
+    """
 
 class Chain:
     """
@@ -73,13 +81,13 @@ class Chain:
         """
     def attach(
         self,
-        denoiser: collections.abc.Callable[[], typing.Any],
+        denoiser: Denoiser | collections.abc.Callable[[], typing.Any],
         *,
-        conditional: collections.abc.Callable[[], typing.Any] | None = None,
-        classifier: collections.abc.Callable[[], typing.Any] | None = None,
+        conditional: Denoiser | collections.abc.Callable[[], typing.Any] | None = None,
+        classifier: Denoiser | collections.abc.Callable[[], typing.Any] | None = None,
     ) -> None:
         """
-        Set the networks: callables without arguments, whose results are ignored.
+        Set the networks: Denoisers, or callables without arguments whose results are ignored.
 
         Args:
             denoiser: reads network_input, network_time and network_labels and fills network_output.
@@ -190,10 +198,10 @@ class Chain:
 class CudaError(RuntimeError):
     pass
 
-class CaptureRefused(CudaError):
+class CaptureError(CudaError):
     pass
 
-class CudaOutOfMemory(MemoryError):
+class CudaMemoryError(MemoryError):
     pass
 
 class DeviceArray:
@@ -447,7 +455,7 @@ class CudaChain:
 
         Raises:
             RuntimeError: no denoiser, no rows, or the chain is running already.
-            CaptureRefused: the path asked for cannot be taken.
+            CaptureError: the path asked for cannot be taken.
             CudaError: the device failed; no row is passed over in silence.
         """
     def snapshot(
@@ -533,6 +541,126 @@ class CudaChain:
         float32 (batch, C, H, W), the current sample.
         """
 
+class Bound:
+    """
+    Terms of the variational bound of one batch of images on the CPU.
+
+    A bound belongs to one thread at a time; a call while another is running raises RuntimeError.
+    """
+    def __init__(
+        self,
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> None:
+        """
+        Allocate a bound.
+
+        Args:
+            batch: images per batch.
+            shape: (C, H, W) of one image.
+            out_channels: of the network, C or 2C; C when None.
+            threads: of everything but the network.
+
+        Raises:
+            ValueError: a size is out of range.
+            MemoryError: the buffers do not fit in memory.
+        """
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Run up to `count` rows and return the number of rows done so far.
+
+        The GIL is released except in the denoiser. When the denoiser or a signal handler raises, the
+        exception comes out here and the failed row may be run again.
+
+        Raises:
+            RuntimeError: no denoiser, no rows, or the bound is running already.
+        """
+    def attach(self, denoiser: Denoiser | collections.abc.Callable[[], typing.Any]) -> None:
+        """
+        Set the network: a Denoiser, or a callable without arguments, that reads network_input, network_time and
+        network_labels and fills network_output. Its result is ignored.
+        """
+    def begin(
+        self,
+        rows: numpy.typing.NDArray[numpy.float64],
+        *,
+        pixels: numpy.typing.NDArray[numpy.uint8],
+        seeds: numpy.typing.NDArray[numpy.uint64],
+        images: numpy.typing.NDArray[numpy.uint64],
+        learned_variance: bool = False,
+        clip_limit: typing.SupportsFloat | typing.SupportsIndex,
+        value_low: typing.SupportsFloat | typing.SupportsIndex = -1.0,
+        value_high: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        labels: numpy.typing.NDArray[numpy.int64] | None = None,
+    ) -> None:
+        """
+        Start from the first row; on an error the previous program stays as it was.
+
+        Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;
+        D = clamp(p x_t + q f); log variance = log_high, or with learned variance
+        l log_high + (1 - l) log_low, l = (v + 1) / 2. The term is
+        KL(N(from_x0 x_0, exp(log_posterior)) || N(from_x0 D, exp(log variance))), or with decoder = 1
+        -log of the mass of N(D, exp(log variance)) in the bin of x_0.
+
+        Args:
+            rows: float64 (K, len(BOUND_COLUMNS)).
+            pixels: uint8 (batch, C, H, W).
+            seeds: uint64 (batch,).
+            images: uint64 (batch,), indices in the galleries of their seeds.
+            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+            clip_limit: of D, above 0; infinity for none.
+            value_low, value_high: what the levels 0 and 255 are to the network.
+            labels: int64 (batch,).
+
+        Raises:
+            TypeError: an array has another dtype.
+            ValueError: a shape or value does not fit.
+            RuntimeError: the bound is running.
+        """
+    @property
+    def errors(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 (batch, K), sum of (x_0 - D)^2, a copy; 0 in rows not done.
+        """
+    @property
+    def length(self) -> int:
+        """
+        Rows of the program; 0 before begin.
+        """
+    @property
+    def network_input(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (batch, C, H, W), x_t; memory of the bound, the same for its life.
+        """
+    @property
+    def network_labels(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        int64 (batch,).
+        """
+    @property
+    def network_output(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (batch, out_channels, H, W), to be filled by the denoiser.
+        """
+    @property
+    def network_time(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 (1,), t of the row.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Rows done so far.
+        """
+    @property
+    def terms(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        float64 (batch, K), nats summed over an image's elements, a copy; 0 in rows not done.
+        """
+
 def cuda_device(index: typing.SupportsInt | typing.SupportsIndex) -> Device:
     """
     Return a device by its number.
@@ -597,4 +725,5 @@ def philox(
         uint32 (n, 4).
     """
 
+BOUND_COLUMNS: tuple[str, ...]
 STEP_COLUMNS: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The command line: pysdk sample | build | info | train."""
+"""The command line: sample, info, build, train, evaluate and the others of `_LAZY`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import Any
 
 import click
 
-from pysdk.errors import OptionError, PysdkError
+from pysdk.cli_options import numbers, solver_options, steps_of
+from pysdk.errors import PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
 _LAZY = {
+    "add-classifier": ("pysdk.export.classifier_command", "Add a classifier to a plan, for classifier guidance."),
     "build": ("pysdk.export.build_engine", "Build an engine.plan from a checkpoint."),
+    "edit": ("pysdk.uses.commands:edit", "Redraw pictures from a noised start."),
+    "inpaint": ("pysdk.uses.commands:inpaint", "Draw a part of pictures anew."),
+    "interpolate": ("pysdk.uses.commands:interpolate", "Draw the way from one picture to another."),
+    "evaluate": ("pysdk.evaluation.command", "Measure images against a reference: Frechet and kernel distance, ..."),
+    "likelihood": ("pysdk.likelihood.command", "The variational bound of a plan on images, in bits per dimension."),
+    "report": ("pysdk.report.command", "Plotted reports on a plan."),
     "train": ("pysdk.training.command", "Train a U-Net on a data set."),
 }
 
@@ -28,9 +36,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
-        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and "--help" in sys.argv[1:2]):
+        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and sys.argv[1:2] in ([], ["--help"])):
             return click.Command(cmd_name, help=_LAZY[cmd_name][1])
-        command: click.Command = importlib.import_module(_LAZY[cmd_name][0]).command
+        module, _, name = _LAZY[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name or "command")
         return command
 
 
@@ -60,41 +69,6 @@ def main() -> None:
     run(pysdk)
 
 
-def _numbers(name: str, text: str | None) -> Any:
-    """None, one number, or a list of them from "3" or "0,1,2"."""
-    if text is None:
-        return None
-    try:
-        values = [float(part) if "." in part else int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(f"{name} is {text!r}, expected a number or several with commas between") from None
-    return values[0] if len(values) == 1 else values
-
-
-def _steps(steps: str | None, timesteps: str | None) -> Any:
-    """The `steps` argument of `Sampler.sample`: a number, a respacing rule or a list of timesteps."""
-    if timesteps is not None:
-        if steps is not None:
-            raise OptionError("--steps and --timesteps both say which steps to take; give one of them")
-        listed = _numbers("--timesteps", timesteps)
-        return listed if isinstance(listed, list) else [listed]
-    return int(steps) if steps and steps.isdecimal() else steps
-
-
-def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """{"eta": 0.5} from "eta=0.5"; values are read as JSON, else as words."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise OptionError(f"option is {pair!r}, expected NAME=VALUE such as eta=0.5")
-        try:
-            options[name] = json.loads(value)
-        except json.JSONDecodeError:
-            options[name] = value
-    return options
-
-
 @pysdk.command()
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("-n", default=64, show_default=True, help="Number of images.")
@@ -105,6 +79,8 @@ def _solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--solver", help="ddpm, ddim, ... (default: the plan's).")
 @click.option("--labels", help="Class, or one per image: 3 or 0,1,2 (default: one class after the other).")
 @click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
+@click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all).")
+@click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
 @click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Solver option, e.g. eta=0.5.")
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
@@ -128,6 +104,8 @@ def sample(
     solver: str | None,
     labels: str | None,
     guidance_scale: str | None,
+    guidance_interval: str | None,
+    classifier_scale: str | None,
     pairs: tuple[str, ...],
     engine: str | None,
     threads: int | None,
@@ -146,11 +124,13 @@ def sample(
         request: dict[str, Any] = {
             "seed": seed,
             "start": start,
-            "steps": _steps(steps, timesteps),
+            "steps": steps_of(steps, timesteps),
             "solver": solver,
-            "labels": _numbers("labels", labels),
-            "guidance_scale": _numbers("guidance_scale", guidance_scale),
-            **_solver_options(pairs),
+            "labels": numbers("labels", labels),
+            "guidance_scale": numbers("guidance_scale", guidance_scale),
+            "guidance_interval": numbers("guidance_interval", guidance_interval),
+            "classifier_scale": numbers("classifier_scale", classifier_scale),
+            **solver_options(pairs),
         }
         layout = {} if columns is None else {"columns": columns}
         if animated:

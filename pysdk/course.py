@@ -12,6 +12,7 @@ from pysdk.errors import OptionError
 from pysdk.manifest import Manifest
 from pysdk.request import TIMESTEP_OPTIONS, resolve_table, with_defaults
 from pysdk.schedule import Schedule
+from pysdk.solvers import LEVEL_OPTIONS
 from pysdk.table import StepTable
 from pysdk.timesteps import Int64Array, make_timesteps
 
@@ -61,7 +62,11 @@ def resolve_course(manifest: Manifest, schedule: Schedule, solver: Any, steps: A
         raise OptionError("solver is a StepTable, of which no part can be taken; give the name of a solver")
     if "prev_timestep" in options:
         raise OptionError("prev_timestep counts strides in a full list of timesteps; leave it out here")
+    levels = [name for name in LEVEL_OPTIONS if name in options]
+    if levels:
+        raise OptionError(f"{levels[0]} spreads levels over a whole chain, this one begins in the middle; leave it out")
     name, steps, chosen = with_defaults(manifest, solver, steps, options)
     spread = {option: chosen.pop(option) for option in TIMESTEP_OPTIONS if option in chosen}
-    chosen.pop("prev_timestep", None)  # the plan's own
+    for option in ("prev_timestep", *LEVEL_OPTIONS):  # the plan's own
+        chosen.pop(option, None)
     return Course(name, make_timesteps(len(schedule), steps, **spread), chosen)

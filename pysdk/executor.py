@@ -113,7 +113,7 @@ class Executor:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    self._advance(chain, len(request.table), report)
+                    self.advance(chain, len(request.table), report)
                     result[part] = chain.x[: part.stop - part.start]
         _check_finite(result, request)
         return result
@@ -138,7 +138,7 @@ class Executor:
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                self._advance(chain, step, None)
+                self.advance(chain, step, None)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
             _check_finite(x, request)
@@ -240,7 +240,7 @@ class Executor:
             noise=None if noise is None else draw,
         )
 
-    def _advance(self, chain: _native.Chain, until: int, report: Callable[[int], object] | None) -> None:
+    def advance(self, chain: _native.Chain | _native.Bound, until: int, report: Callable[[int], object] | None) -> None:
         """Run rows up to `until`, natively in one go, or in pieces of about 0.1 s if progress is reported."""
         try:
             if report is None:

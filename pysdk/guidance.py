@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.arguments import per_image
+from pysdk.edm import EdmSchedule, of_timesteps
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.manifest import Manifest, ModelInfo
 from pysdk.schedule import Float64Array, Schedule
@@ -48,13 +49,17 @@ def resolve_classifier_scale(manifest: Manifest, scale: object, n: int) -> Float
     if manifest.classifier is None:
         raise OptionError(
             f"classifier_scale is {scale!r}, but the plan of {manifest.model.name!r} holds no classifier; add one with "
-            "pysdk.export.classifier, or leave it out"
+            "`pysdk add-classifier`, or leave it out"
         )
     return values
 
 
 def guide_table(
-    table: StepTable, schedule: Schedule, guidance: Float | None, classifier_scale: Float | None, interval: object
+    table: StepTable,
+    schedule: Schedule | EdmSchedule,
+    guidance: Float | None,
+    classifier_scale: Float | None,
+    interval: object,
 ) -> StepTable:
     """`table` with its columns `unguided` and `grad` set for these scales and this interval of timesteps.
 
@@ -78,7 +83,8 @@ def guide_table(
     if guidance is not None and interval is not None:
         changes["unguided"] = np.where(calls & ~inside, 1.0, table.column("unguided"))
     if classifier_scale is not None and not table.column("grad").any():
-        changes["grad"] = np.where(inside, _gradient_weights(schedule, table.timesteps, inside), 0.0)
+        discrete = of_timesteps(schedule, "classifier guidance")
+        changes["grad"] = np.where(inside, _gradient_weights(discrete, table.timesteps, inside), 0.0)
     return with_columns(table, **changes)
 
 

@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, PlanError
+from pysdk.schedule import Schedule
 
 FORMAT_VERSION = 1
 READABLE_VERSIONS = (1,)
@@ -45,7 +47,10 @@ class ModelInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """C, H, W of one image."""
     out_channels: Annotated[int, Meta(ge=1, le=8192)]
     """C, or 2C exactly when `variance_type` is learned_range."""
-    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon"
+    prediction_type: Literal["epsilon", "sample", "v_prediction", "edm"] = "epsilon"
+    """"edm" is F of EDM's preconditioning; it and "sample" can be read from a network of sigma."""
+    whole_timesteps: bool = False
+    """The network takes its timestep as an integer: levels between two timesteps cannot be asked for."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """The reverse variance the network was trained for."""
     value_range: tuple[Bounded, Bounded] = (-1.0, 1.0)
@@ -60,12 +65,40 @@ class ModelInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     license: Text = ""
 
 
+Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
+
+
+class EdmInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """See `pysdk.edm.EdmSchedule`."""
+
+    sigma_min: Positive
+    sigma_max: Positive
+    rho: Positive = 7.0
+    sigma_data: Positive | None = None
+
+
 class ScheduleInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The forward process. JSON numbers are the shortest that read back to the same float64."""
 
     name: Word
-    betas: Annotated[tuple[Annotated[float, Meta(gt=0.0, le=1.0)], ...], Meta(min_length=1, max_length=100_000)]
-    """In (0, 1); the last may be exactly 1 (zero terminal SNR)."""
+    betas: (
+        Annotated[tuple[Annotated[float, Meta(gt=0.0, le=1.0)], ...], Meta(min_length=1, max_length=100_000)] | None
+    ) = None
+    """In (0, 1); the last may be exactly 1 (zero terminal SNR). None for a network of sigma."""
+    edm: EdmInfo | None = None
+    """The levels of a network of sigma; None for one of timesteps."""
+
+    def make(self) -> Schedule | EdmSchedule:
+        """The schedule as an object. ScheduleError if the values are none."""
+        if self.edm is not None:
+            return EdmSchedule(self.edm.sigma_min, self.edm.sigma_max, self.edm.rho, self.edm.sigma_data)
+        return Schedule.from_betas(self.betas or ())
+
+    def summary(self) -> str:
+        """One line for people."""
+        if self.edm is not None:
+            return f"{self.name}, sigma {self.edm.sigma_max:g} to {self.edm.sigma_min:g}"
+        return f"{self.name}, {len(self.betas or ())} timesteps"
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,8 +237,27 @@ def _check_relations(manifest: Manifest) -> None:
     expected = model.shape[0] * (2 if model.variance_type == "learned_range" else 1)
     lowest, highest = model.value_range
     labels = model.num_classes
-    certain = [index for index, beta in enumerate(manifest.schedule.betas[:-1]) if beta == 1.0]
+    betas, edm = manifest.schedule.betas, manifest.schedule.edm
+    certain = [index for index, beta in enumerate((betas or ())[:-1]) if beta == 1.0]
     rules = [
+        ((betas is None) != (edm is None), "schedule has betas and edm, or neither; expected one of them"),
+        (
+            edm is None or edm.sigma_min < edm.sigma_max,
+            "schedule.edm.sigma_min is not below sigma_max",
+        ),
+        (
+            model.prediction_type in (("edm", "sample") if edm else ("epsilon", "sample", "v_prediction")),
+            f"model.prediction_type is {model.prediction_type}, which a network of "
+            f"{'sigma' if edm else 'timesteps'} does not have",
+        ),
+        (
+            model.prediction_type != "edm" or edm is None or edm.sigma_data is not None,
+            "schedule.edm.sigma_data is missing, which prediction_type edm needs",
+        ),
+        (
+            edm is None or (model.variance_type == "fixed_small" and not model.whole_timesteps),
+            "a network of sigma has no learned or fixed_large variance and no whole timesteps",
+        ),
         (not certain, f"schedule.betas has 1.0 at {certain[:3]}, only its last value may be 1"),
         (
             model.out_channels == expected,

@@ -43,3 +43,26 @@ def checked_clip(clip: Clip) -> Clip:
     if not isinstance(clip, Clip):
         raise OptionTypeError(f"clip is {clip!r}, expected Clip.none(), Clip.clamp() or Clip.dynamic()")
     return clip
+
+
+def checked_count(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int in [low, high].
+
+    Raises:
+        OptionTypeError: it is no whole number.
+        OptionError: it is outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise OptionTypeError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
+    if not low <= value <= high:
+        raise OptionError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
+    return int(value)
+
+
+def checked_eta(eta: float, s_noise: float) -> tuple[float, float]:
+    """(eta in [0, 1], s_noise from 0); OptionError also if s_noise would scale no noise."""
+    eta = checked_number("eta", eta, 0, 1, "from 0 (deterministic) to 1")
+    s_noise = checked_number("s_noise", s_noise, 0, 1e3, "from 0 to 1000")
+    if eta == 0 and s_noise != 1:
+        raise OptionError(f"s_noise is {s_noise}, but with eta 0 there is no noise to scale; leave it out")
+    return eta, s_noise

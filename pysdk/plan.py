@@ -120,8 +120,8 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the betas summed up, with the path and the file's size."""
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
-        betas = plain["schedule"].pop("betas")
-        plain["schedule"] |= {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
+        betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")
+        plain["schedule"] |= edm or {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
         return {"path": str(self.path), "size": self.size, **plain}
 
     def summary(self) -> str:
@@ -136,9 +136,12 @@ class Plan:
             f"plan      {self.path} ({self.size:,} bytes, pysdk {self.manifest.pysdk_version})",
             f"model     {model.name}: {channels}x{height}x{width}{classes}{guided}{parameters}",
             f"output    {model.prediction_type}, variance {model.variance_type}",
-            f"schedule  {schedule.name}, {len(schedule.betas)} timesteps",
+            f"schedule  {schedule.summary()}",
             f"default   {defaults.solver}{steps}",
         ]
+        classifier = self.manifest.classifier
+        if classifier is not None:
+            lines.append(f"guidance  classifier {classifier.name}, {classifier.num_classes} classes")
         for engine in self.manifest.engines:
             speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
             needs = "".join(f", {key} {value}" for key, value in engine.requires.items())

@@ -25,7 +25,11 @@ def read_output(prediction_type: str, alphas_cumprod: Float64Array) -> tuple[Flo
     Raises:
         OptionError: another prediction type, or epsilon where abar is 0 and x holds no trace of x_0.
     """
-    signal, noise = np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod)
+    return read_signal(prediction_type, np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod))
+
+
+def read_signal(prediction_type: str, signal: Float64Array, noise: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """`read_output` from S and N themselves."""
     if prediction_type == "epsilon":
         if np.any(signal == 0):
             raise OptionError(

@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.arguments import check_tensor, per_image, resolve_seeds, whole_number
+from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.guidance import guide_table, resolve_classifier_scale, resolve_guidance
 from pysdk.manifest import DefaultsInfo, Manifest
 from pysdk.schedule import Schedule
-from pysdk.solvers import SOLVERS, make_table, solver_options
+from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, make_table, solver_options
 from pysdk.table import Clip, StepTable
 
 MAX_IMAGES = 1 << 32
 TIMESTEP_OPTIONS = ("spacing", "steps_offset")
 """Options of every solver, see `pysdk.timesteps.make_timesteps`."""
 
-SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep")
+SPREAD_OPTIONS = (*TIMESTEP_OPTIONS, "prev_timestep", *LEVEL_OPTIONS)
 """Options that say how a number of steps is spread; a plan's own do not apply to timesteps that are listed."""
 
 REQUEST_ARGUMENTS = (
@@ -73,7 +74,7 @@ class Request:
 
 def make_request(
     manifest: Manifest,
-    schedule: Schedule,
+    schedule: Schedule | EdmSchedule,
     table: StepTable,
     *,
     n: int,
@@ -95,7 +96,8 @@ def make_request(
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     if initial is None and table.init_scale == 0:
         raise OptionError(
-            "the solver has no noise to start from (init_scale 0); give images with initial=, or use Sampler.encode"
+            "this solver's chain has no noise to start from (init_scale 0), it runs on images; give them with "
+            "initial=, or use Sampler.encode"
         )
     seeds = resolve_seeds(seed, count)
     guidance = resolve_guidance(
@@ -158,7 +160,11 @@ def resolve_labels(
 
 
 def resolve_table(
-    manifest: Manifest, schedule: Schedule, solver: str | StepTable | None, steps: Any, options: dict[str, Any]
+    manifest: Manifest,
+    schedule: Schedule | EdmSchedule,
+    solver: str | StepTable | None,
+    steps: Any,
+    options: dict[str, Any],
 ) -> StepTable:
     """The step table of a solver's name and options, with the plan's defaults, or a table the user made."""
     if isinstance(solver, StepTable):
@@ -172,11 +178,22 @@ def resolve_table(
         raise OptionError(
             f"variance is 'learned', but {manifest.model.name!r} has no learned variance; use 'small' or 'large'"
         )
+    t = table.column("t")
+    if isinstance(schedule, Schedule) and not (t.min() >= 0 and t.max() <= len(schedule) - 1):
+        raise OptionError(
+            f"the table visits timesteps {t.min():.6g} to {t.max():.6g}, but the network of "
+            f"{manifest.model.name!r} knows 0 to {len(schedule) - 1}"
+        )
+    if manifest.model.whole_timesteps and (t % 1 != 0).any():
+        raise OptionError(
+            f"the table visits timestep {t[t % 1 != 0][0]:.6g}, but "
+            f"{manifest.model.name!r} takes whole ones; use sigmas='timesteps' without s_churn"
+        )
     return table
 
 
 def _make_table(
-    manifest: Manifest, schedule: Schedule, solver: str | None, steps: Any, options: dict[str, Any]
+    manifest: Manifest, schedule: Schedule | EdmSchedule, solver: str | None, steps: Any, options: dict[str, Any]
 ) -> StepTable:
     name, steps, chosen = with_defaults(manifest, solver, steps, options)
     return make_table(name, schedule, steps=steps, prediction_type=manifest.model.prediction_type, **chosen)
@@ -195,9 +212,11 @@ def with_defaults(
     from_plan: dict[str, Any] = {"clip": default_clip(defaults), "variance": model.variance_type}
     chosen: dict[str, Any] = {option: value for option, value in from_plan.items() if option in known}
     if name == defaults.solver:
-        listed = steps is not None and not isinstance(steps, (int, np.integer))
-        chosen |= {k: v for k, v in defaults.options.items() if not (listed and k in SPREAD_OPTIONS)}
-        steps = defaults.steps if steps is None else steps
+        # levels or timesteps that are named leave nothing to spread
+        named = "sigmas" in options or (steps is not None and not isinstance(steps, (int, np.integer)))
+        chosen |= {k: v for k, v in defaults.options.items() if not (named and k in SPREAD_OPTIONS)}
+        if steps is None and isinstance(options.get("sigmas", ""), str):
+            steps = defaults.steps
     chosen |= options
     taken = [*known, *TIMESTEP_OPTIONS]
     unknown = sorted(set(chosen) - set(taken))

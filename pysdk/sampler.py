@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 
 from pysdk import _native, engines
 from pysdk.arguments import whole_number
+from pysdk.edm import of_timesteps
 from pysdk.errors import OptionError
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form
 from pysdk.manifest import EngineInfo
 from pysdk.plan import Plan
-from pysdk.progress import Progress
+from pysdk.progress import Progress, reporter
 from pysdk.request import Noise, Request, make_request, resolve_table, split_arguments
-from pysdk.schedule import Schedule
-from pysdk.table import StepTable
+from pysdk.table import Clip, StepTable
 from pysdk.timesteps import Steps
 from pysdk.uses import Uses
+
+if TYPE_CHECKING:
+    from pysdk.likelihood.bound import Likelihood
 
 Float: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
@@ -38,7 +41,7 @@ class Preview:
     Attributes:
         step: rows done so far, 1..total.
         total: rows of the chain.
-        timestep: training timestep of the row just done.
+        timestep: what the network was told in the row just done: a timestep; of networks of sigma ln(sigma)/4 or sigma.
         x: the current samples, in the output form asked for.
         denoised: the network's (clipped) estimate of the final images at that row, likewise.
     """
@@ -89,7 +92,7 @@ class Sampler(Uses):
             self._close_plan()
             raise
         self.batch_size = self._executor.batch_size
-        self.schedule = Schedule.from_betas(self.plan.manifest.schedule.betas)
+        self.schedule = self.plan.manifest.schedule.make()
 
     def _load(self, batch_size: int | None) -> Executor:
         manifest, chosen = self.plan.manifest, self._chosen
@@ -168,8 +171,9 @@ class Sampler(Uses):
             seed: 0 .. 2^64 - 1; a sequence gives each image its own seed, image j is then number start + j of gallery
                 seed[j].
             start: index of the first image.
-            steps: number of network calls per image (1..T), an explicit list of descending timesteps, or a respacing
-                rule such as "ddim50"; by default the plan's, for another solver all T.
+            steps: number of steps (1..T), an explicit list of descending timesteps, or a respacing rule such as
+                "ddim50"; by default the plan's, for another solver all T. A step is one network call, of some solvers
+                two (`docs/solvers.md`).
             solver: name of a solver (see `pysdk.solvers`), or a `StepTable`; by default the plan's.
             labels: class of every image, or one per image; by default image i is of class i mod num_classes. The
                 model's null label means no class.
@@ -181,12 +185,14 @@ class Sampler(Uses):
                 Algorithm 2), for all or one per image, by the classifier in the plan; by default 0, none.
             noise: replaces the chain's own noise for parity with another sampler: an array float32 (K + 1, n, C, H, W)
                 (x_T, then one draw per row), or a callable (draw, images uint64 (b,)) -> float32 (b, C, H, W).
-            initial: float32 (n, C, H, W), what the chain starts from instead of noise.
+            initial: float32 (n, C, H, W), what the chain starts from instead of noise, scaled like the first row's x:
+                images for `reverse_ddim`, else S x_0 + N e, with networks of sigma x_0 + sigma e.
             output: "uint8" (an `Images` array (n, H, W, C)), "float32" (n, C, H, W) in the model's value range, usually
                 [-1, 1], which speaks DLPack too (`torch.from_dlpack`), or "pil" (a list of pictures).
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (network calls done, network calls in all).
-            options: those of the solver (eta, variance, clip, ...) and of the timesteps (spacing, steps_offset).
+            options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
+                steps_offset).
 
         Returns:
             The images in the form of `output`.
@@ -233,6 +239,71 @@ class Sampler(Uses):
         named, options = split_arguments(arguments)
         table = resolve_table(manifest, self.schedule, solver, steps, options)
         return make_request(manifest, self.schedule, table, n=n, **named)
+
+    def likelihood(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        seed: int = 0,
+        start: int = 0,
+        steps: int | str | Sequence[int] | None = None,
+        terms: int | None = None,
+        variance: str | None = None,
+        clip: Clip | None = None,
+        progress: Progress = None,
+        **options: Any,
+    ) -> Likelihood:
+        """The variational bound of images in bits per dimension, term by term (DDPM, eq. 5; docs/likelihood.md).
+
+        The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
+        image does not depend on the others, the batch size or the threads.
+
+        Args:
+            images: uint8 (N, H, W, C).
+            labels: class of every image, or one per image; needed by models with classes. The model's null label means
+                no class. There is no guidance.
+            seed: 0 .. 2^64 - 1, of the noise and of the choice of terms.
+            start: index of the first image.
+            steps: those of the reverse process, as in `sample`; by default all T.
+            terms: network calls per image, from 2 to the number of steps: a stratified subset of the terms, whose
+                weighted sum is an unbiased estimate of the bound; by default all.
+            variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
+            clip: `Clip.clamp(limit)` or `Clip.none()`, of the denoised estimate; by default the plan's.
+            progress: as in `sample`.
+            options: `spacing` and `steps_offset` of the timesteps.
+
+        Raises:
+            OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
+            NumericalError: a term is NaN or infinite.
+            EngineError: the network failed.
+        """
+        from pysdk.likelihood.bound import answer, make_question
+
+        executor = self._executor
+        question = make_question(
+            self.plan.manifest,
+            of_timesteps(self.schedule, "likelihood"),
+            images,
+            labels=labels,
+            seed=seed,
+            start=start,
+            steps=steps,
+            terms=terms,
+            variance=variance,
+            clip=clip,
+            options=options,
+        )
+        calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
+        with reporter(progress, calls) as report:
+            return answer(
+                question,
+                executor.engine,
+                batch_size=self.batch_size,
+                padded=not executor.batch_invariant,
+                threads=self.threads,
+                advance=lambda bound, until: executor.advance(bound, until, report),
+            )
 
     def _previews(
         self, request: Request, states: Iterator[tuple[int, Float, Float]], output: Output

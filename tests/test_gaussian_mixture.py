@@ -13,15 +13,17 @@ from scipy.spatial.distance import cdist
 from scipy.stats import ks_2samp
 
 from pysdk import _native
+from pysdk.edm import EdmSchedule
+from pysdk.levels import sigmas_of
 from pysdk.schedule import Schedule
-from pysdk.solvers import make_table
+from pysdk.solvers import SOLVERS, make_table
 from pysdk.table import Clip, StepTable
 
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[-0.8, -0.6], [0.7, -0.5], [0.2, 0.9]])
 DEVIATIONS = np.array([0.15, 0.25, 0.35])
 COUNT = 1000
-SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
+SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine(), "edm": EdmSchedule(sigma_data=None)}
 LEVEL = 0.01
 
 
@@ -42,12 +44,22 @@ def denoised(x, abar):
     return (posterior[:, :, None] * means).sum(1)
 
 
+def abar_at(schedule, t):
+    """S^2 at the timestep, or at sigma as if S were 1/sqrt(1 + sigma^2)."""
+    if isinstance(schedule, EdmSchedule):
+        return 1 / (1 + t**2)
+    if t == int(t):
+        return schedule.alphas_cumprod[int(t)]
+    return 1 / (1 + np.exp(2 * np.interp(t, np.arange(len(schedule)), np.log(sigmas_of(schedule)))))
+
+
 def native_samples(table, schedule, prediction_type="epsilon", seed=7):
     chain = _native.Chain(batch=COUNT, shape=(2, 1, 1), out_channels=2 * (1 + table.learned_variance))
 
     def network():
         x = chain.network_input.reshape(COUNT, 2).astype(np.float64)
-        abar = schedule.alphas_cumprod[int(chain.network_time[0])]
+        abar = abar_at(schedule, float(chain.network_time[0]))
+        x = x * np.sqrt(abar) if isinstance(schedule, EdmSchedule) else x
         x0 = denoised(x, abar)
         eps = (x - np.sqrt(abar) * x0) / np.sqrt(1 - abar)
         v = np.sqrt(abar) * eps - np.sqrt(1 - abar) * x0
@@ -59,6 +71,7 @@ def native_samples(table, schedule, prediction_type="epsilon", seed=7):
     chain.begin(
         table.float32(),
         learned_variance=table.learned_variance,
+        init_scale=table.init_scale,
         seeds=np.full(COUNT, seed, dtype=np.uint64),
         images=np.arange(COUNT, dtype=np.uint64),
     )
@@ -66,7 +79,7 @@ def native_samples(table, schedule, prediction_type="epsilon", seed=7):
     return chain.x.reshape(COUNT, 2).astype(np.float64)
 
 
-def energy_test(first, second, rng, permutations=500):
+def energy_test(first, second, rng, permutations=300):
     """P value that both come from one distribution: energy distance among random splits (Szekely & Rizzo, 2004)."""
     pooled = np.concatenate([first, second])
     distance = cdist(pooled, pooled)
@@ -109,12 +122,40 @@ def with_column(table, name, values):
         ("cosine", "ddim", {"eta": 0.5}),
         ("linear", "ddim", {"eta": 0.0, "steps": 500, "spacing": "trailing"}),
         ("cosine", "ddim", {"eta": 0.0, "steps": 500, "spacing": "trailing"}),
+        ("linear", "euler_maruyama", {}),
+        ("linear", "ode_euler", {"steps": 500, "spacing": "trailing"}),
+        ("linear", "ode_heun", {"steps": 200, "spacing": "trailing"}),
+        ("linear", "euler", {"steps": 400, "sigmas": "karras"}),
+        ("edm", "euler", {"steps": 400, "s_churn": 40.0}),
+        ("linear", "heun", {"steps": 100, "sigmas": "karras"}),
+        ("edm", "heun", {"steps": 200, "s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0}),
+        ("cosine", "euler_ancestral", {"steps": 300, "spacing": "trailing"}),
+        ("edm", "euler_ancestral", {"steps": 300}),
+        ("edm", "dpmpp_1", {"steps": 400}),
+        ("edm", "dpmpp_2m", {"steps": 100}),
+        ("linear", "dpmpp_3m", {"steps": 100, "spacing": "trailing"}),
+        ("edm", "dpmpp_2m_sde", {"steps": 200}),
+        ("linear", "dpmpp_3m_sde", {"steps": 200, "sigmas": "exponential"}),
+        ("edm", "unipc", {"steps": 100}),
+        ("edm", "deis", {"steps": 100}),
+        (
+            "edm",
+            "annealed_langevin",  # mixes slowly, so it needs many steps where sigma is that of the data
+            {"steps": 40, "sigmas": "exponential", "sigma_min": 0.02, "sigma_max": 10.0, "corrector_steps": 40},
+        ),
+        ("edm", "predictor_corrector", {"steps": 300, "snr": 0.1}),
     ],
 )
 def test_samples_are_of_the_mixture(schedule, name, options):
-    schedule = SCHEDULES[schedule]
-    table = make_table(name, schedule, clip=Clip.none(), **options)
-    assert p_value(native_samples(table, schedule)) > LEVEL
+    process = SCHEDULES[schedule]
+    prediction_type = "sample" if schedule == "edm" else "epsilon"
+    table = make_table(name, process, clip=Clip.none(), prediction_type=prediction_type, **options)
+    assert p_value(native_samples(table, process, prediction_type)) > LEVEL
+
+
+def test_every_solver_is_here():
+    [rows] = [mark for mark in test_samples_are_of_the_mixture.pytestmark if mark.name == "parametrize"]
+    assert {name for _, name, _ in rows.args[1]} == set(SOLVERS) - {"reverse_ddim"}  # which does not draw
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
@@ -126,17 +167,20 @@ def test_every_prediction_type_samples_the_mixture(prediction_type):
 
 def wrong_table(mistake, schedule):
     table = make_table("ddpm", schedule, clip=Clip.none())
+    sde = make_table("dpmpp_2m_sde", schedule, steps=200, clip=Clip.none())
+    third = make_table("dpmpp_3m", schedule, steps=50, clip=Clip.none())
     s, t, b = (table.column(name) for name in ("s", "t", "b"))
-    if mistake == "10% less noise":
-        return with_column(table, "s", 0.9 * s)
-    if mistake == "variance for deviation":
-        return with_column(table, "s", s**2)
-    if mistake == "no noise":
-        return with_column(table, "s", 0.0)
-    if mistake == "b of the row before":
-        return with_column(table, "b", np.roll(b, 1))
-    if mistake == "timestep late by 20":
-        return with_column(table, "t", np.minimum(t + 20, 999))
+    wrong = {
+        "10% less noise": (table, "s", 0.9 * s),
+        "variance for deviation": (table, "s", s**2),
+        "no noise": (table, "s", 0.0),
+        "b of the row before": (table, "b", np.roll(b, 1)),
+        "half the noise of an SDE solver": (sde, "s", 0.5 * sde.column("s")),
+        "older estimate of a multistep solver left out": (third, "c2", 0.0),
+        "timestep late by 20": (table, "t", np.minimum(t + 20, 999)),
+    }
+    if mistake in wrong:
+        return with_column(*wrong[mistake])
     return make_table("ddpm", SCHEDULES["cosine"], clip=Clip.none())
 
 
@@ -147,6 +191,8 @@ def wrong_table(mistake, schedule):
         "variance for deviation",
         "no noise",
         "b of the row before",
+        "half the noise of an SDE solver",
+        "older estimate of a multistep solver left out",
         "timestep late by 20",
         "another schedule",
     ],

@@ -29,7 +29,17 @@ def test_the_package() -> None:
     assert loaded("import pysdk; pysdk.Sampler; pysdk.errors; pysdk.StepTable") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"], ["build", "--help"], ["train", "--help"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        [],
+        *(
+            [name, "--help"]
+            for name in ("sample", "build", "train", "report", "edit", "inpaint", "interpolate", "add-classifier")
+        ),
+    ],
+)
 def test_help_of_the_commands(arguments: list[str]) -> None:
     statements = "from pysdk.cli import main\ntry: main()\nexcept SystemExit: pass"
     assert loaded(statements, *arguments) == ["click"]

@@ -27,7 +27,7 @@ def generate() -> str:
         subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
-        return re.sub(r"(?m)^STEP_COLUMNS: tuple = \([^)]*\)$", "STEP_COLUMNS: tuple[str, ...]", made.read_text())
+        return re.sub(r"(?m)^(\w+_COLUMNS): tuple = \([^)]*\)$", r"\1: tuple[str, ...]", made.read_text())
 
 
 def main() -> int:

@@ -15,16 +15,6 @@ ClipKind clip_kind(const std::string& name) {
 
 }  // namespace
 
-ChainShape make_shape(std::int64_t batch, const std::vector<std::int64_t>& shape,
-                      std::optional<std::int64_t> out_channels, bool guided, bool classifier,
-                      std::int64_t threads) {
-  if (shape.size() != 3) {
-    throw py::value_error("shape has " + std::to_string(shape.size()) +
-                          " sizes; (channels, height, width) is needed");
-  }
-  return {batch, shape[0], shape[1], shape[2], out_channels.value_or(shape[0]), guided, classifier, threads};
-}
-
 std::pair<Program, std::shared_ptr<PythonNoise>> make_program(
     const ChainShape& shape, const NdArray<float>& rows, const std::string& clip, float clip_limit,
     double clip_ratio, float clip_max, bool learned_variance, float init_scale,

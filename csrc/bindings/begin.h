@@ -37,11 +37,6 @@ class PythonNoise {
   std::vector<py::ssize_t> shape_;
 };
 
-// Of the arguments of a chain's constructor.
-ChainShape make_shape(std::int64_t batch, const std::vector<std::int64_t>& shape,
-                      std::optional<std::int64_t> out_channels, bool guided, bool classifier,
-                      std::int64_t threads);
-
 // A program, and its foreign noise for owners that must show it to the garbage collector. TypeError or
 // ValueError.
 std::pair<Program, std::shared_ptr<PythonNoise>> make_program(

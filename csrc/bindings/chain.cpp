@@ -10,43 +10,27 @@
 #include "bindings/arrays.h"
 #include "bindings/begin.h"
 #include "bindings/bindings.h"
-#include "bindings/garbage.h"
-#include "bindings/signals.h"
+#include "bindings/chain_parts.h"
 #include "chain/cpu_chain.h"
 
 namespace pysdk {
 
 namespace {
 
-using Denoise = py::typing::Callable<py::object()>;
-using OptionalDenoise = std::optional<Denoise>;
-
-// A network behind a Python callable: takes the GIL for its own call, where signals are checked too.
-class PythonDenoiser : public Denoiser {
- public:
-  explicit PythonDenoiser(py::object callable) : callable_(std::move(callable)) {}
-  void enqueue() override {
-    const py::gil_scoped_acquire gil;
-    check_signals();
-    callable_();
-  }
-  PyObject* callable() const { return callable_.ptr(); }
-
- private:
-  py::object callable_;
-};
-
 class BoundChain {
  public:
   explicit BoundChain(const ChainShape& shape) : chain_(shape) {}
 
-  void attach(const Denoise& denoiser, const OptionalDenoise& conditional,
-              const OptionalDenoise& classifier) {
+  void attach(const AnyNetwork& denoiser, const std::optional<AnyNetwork>& conditional,
+              const std::optional<AnyNetwork>& classifier) {
     std::vector<std::shared_ptr<PythonDenoiser>> next;
-    const auto wrap = [&next](const OptionalDenoise& callable) -> std::shared_ptr<Denoiser> {
-      return callable ? next.emplace_back(std::make_shared<PythonDenoiser>(*callable)) : nullptr;
+    const auto take = [&next](const std::optional<AnyNetwork>& network) -> std::shared_ptr<Denoiser> {
+      if (!network) return nullptr;
+      Attached taken(*network);
+      if (taken.python) next.push_back(taken.python);
+      return taken.denoiser;
     };
-    chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
+    chain_.attach({take(denoiser), take(conditional), take(classifier)});
     networks_ = std::move(next);
   }
 
@@ -111,18 +95,10 @@ class BoundChain {
             static_cast<py::ssize_t>(shape().height), static_cast<py::ssize_t>(shape().width)};
   }
 
-  // A view owns a share of the buffers, not of the chain: numpy arrays are invisible to the garbage
-  // collector.
   template <typename T>
   py::array_t<T> view(const AlignedArray<T>& array, const std::vector<py::ssize_t>& shape,
                       bool writeable) const {
-    auto share = std::make_unique<std::shared_ptr<ChainBuffers>>(chain_.buffers());
-    const py::capsule owner(share.get(),
-                            [](void* p) { delete static_cast<std::shared_ptr<ChainBuffers>*>(p); });
-    share.release();
-    py::array_t<T> result(shape, array.data(), owner);
-    if (!writeable) result.attr("setflags")(py::arg("write") = false);
-    return result;
+    return buffer_view(chain_.buffers(), array, shape, writeable);
   }
 
   CpuChain chain_;
@@ -137,6 +113,8 @@ void register_chain(py::module_& module) {
   for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
   module.attr("STEP_COLUMNS") = columns;
 
+  py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser",
+                                                  "A network that a chain runs natively.");
   py::class_<BoundChain> type(
       module, "Chain", py::custom_type_setup(collect_garbage<BoundChain>), py::is_final(),
       "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"
@@ -163,7 +141,7 @@ void register_chain(py::module_& module) {
            "    MemoryError: the buffers do not fit in memory.")
       .def("attach", &BoundChain::attach, py::arg("denoiser"), py::kw_only(),
            py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
-           "Set the networks: callables without arguments, whose results are ignored.\n\n"
+           "Set the networks: Denoisers, or callables without arguments whose results are ignored.\n\n"
            "Args:\n"
            "    denoiser: reads network_input, network_time and network_labels and fills network_output.\n"
            "    conditional: the same for the first `batch` images only, the conditional half; called in\n"

@@ -12,9 +12,8 @@
 #include "bindings/arrays.h"
 #include "bindings/begin.h"
 #include "bindings/bindings.h"
+#include "bindings/chain_parts.h"
 #include "bindings/device_array.h"
-#include "bindings/garbage.h"
-#include "bindings/signals.h"
 #include "cuda/cuda_chain.h"
 #include "cuda/simulated_device.h"
 

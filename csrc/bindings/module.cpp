@@ -7,4 +7,5 @@ PYBIND11_MODULE(_native, module) {
   pysdk::register_noise(module);
   pysdk::register_chain(module);
   pysdk::register_cuda(module);
+  pysdk::register_likelihood(module);
 }

@@ -1,4 +1,4 @@
-// One method of a chain at a time.
+// Held while a method runs; a second one at the same time is an error of the caller, not a race.
 #pragma once
 
 #include <atomic>
@@ -6,7 +6,6 @@
 
 namespace pysdk {
 
-// Held while a method runs; a second one at the same time is an error of the caller, not a race.
 class Busy {
  public:
   explicit Busy(std::atomic<bool>& flag) : flag_(flag) {

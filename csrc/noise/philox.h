@@ -16,7 +16,10 @@ enum Draw : std::uint32_t {
   kMaxRows = 1u << 24,
   kReserved = 0x80000000u,
   kKnown = kReserved,  // + k: what noises the known region in row k (inpainting)
+  kForward = 0xF0000000u,  // + t: x_t of an image in the variational bound, t below kForwardDraws
 };
+
+constexpr std::uint32_t kForwardDraws = 1u << 24;
 
 struct Words {
   std::uint32_t w0, w1, w2, w3;

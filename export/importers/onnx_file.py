@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx
@@ -11,10 +12,13 @@ from pysdk.export.onnx_options import OnnxOptions, parse_options
 from pysdk.export.onnx_probe import probe
 from pysdk.export.onnx_surgery import TimeShape, Wiring, adapt, close, dimensions, element_type, inputs, read_model
 
+from pysdk.edm import EdmSchedule
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.manifest import ClipInfo, DefaultsInfo, ModelInfo, ScheduleInfo
+from pysdk.levels import EDM_STEPS
+from pysdk.manifest import ClipInfo, DefaultsInfo, EdmInfo, ModelInfo, ScheduleInfo
 
 _TIME_NAMES = frozenset({"t", "time", "times", "timestep", "timesteps", "time_step", "noise_level"})
+_SIGMA_NAMES = frozenset({"sigma", "sigmas", "noise_labels", "c_noise"})
 _LABEL_NAMES = frozenset({"y", "label", "labels", "class_label", "class_labels", "classes"})
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 _INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
@@ -51,14 +55,19 @@ def load(source: str, options: dict[str, str]) -> Network:
         out_channels=channels,
         prediction_type=told.prediction_type,  # type: ignore[arg-type]  # checked by parse_options
         variance_type=told.variance_type,  # type: ignore[arg-type]
+        whole_timesteps=_is(inputs(proto)[wiring.t], _INTEGERS),
         num_classes=told.num_classes,
         null_label=told.null_label,
         parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
         description="Imported from an ONNX file.",
     )
-    schedule = ScheduleInfo(name=told.schedule_name, betas=tuple(told.schedule.betas.tolist()))
     clip = ClipInfo() if told.clip_sample else ClipInfo(kind="none")
-    defaults = DefaultsInfo(solver="ddim", steps=min(50, len(schedule.betas)), clip=clip)
+    if isinstance(told.schedule, EdmSchedule):
+        schedule = ScheduleInfo(name=told.schedule_name, edm=EdmInfo(**asdict(told.schedule)))
+        defaults = DefaultsInfo(solver="heun", steps=EDM_STEPS, clip=clip)
+    else:
+        schedule = ScheduleInfo(name=told.schedule_name, betas=tuple(told.schedule.betas.tolist()))
+        defaults = DefaultsInfo(solver="ddim", steps=min(50, len(told.schedule)), clip=clip)
     return Network(None, model, schedule, defaults, onnx=close(adapted, (channels, *shape[1:])))
 
 
@@ -86,7 +95,8 @@ def find_wiring(proto: onnx.ModelProto, told: OnnxOptions) -> Wiring:
         whole = [name for name in others if _is(free[name], _INTEGERS) and name != told.t_name]
         label = _only("label_name", named if len(named) == 1 else whole, "inputs that could be the label")
     rest = [name for name in others if name != label]
-    named = [name for name in rest if name.lower() in _TIME_NAMES]
+    usual = _SIGMA_NAMES | _TIME_NAMES if isinstance(told.schedule, EdmSchedule) else _TIME_NAMES
+    named = [name for name in rest if name.lower() in usual]
     t = told.t_name or _only("t_name", named if len(named) == 1 else rest, "inputs that could be the timestep")
     extra = [name for name in rest if name != t]
     if extra and told.num_classes is None and any(name.lower() in _LABEL_NAMES for name in extra):
@@ -99,7 +109,8 @@ def find_wiring(proto: onnx.ModelProto, told: OnnxOptions) -> Wiring:
     if told.output_name is not None and told.output_name not in outputs:
         raise OptionError(f"--output_name is {told.output_name!r}, but the graph's outputs are {outputs}")
     output = told.output_name or _only("output_name", outputs, "outputs")
-    for name, kinds in ((x, _FLOATS), (t, _FLOATS + _INTEGERS), (label, _INTEGERS)):
+    times = _FLOATS if isinstance(told.schedule, EdmSchedule) else _FLOATS + _INTEGERS
+    for name, kinds in ((x, _FLOATS), (t, times), (label, _INTEGERS)):
         if name is not None and not _is(free[name], kinds):
             kind = onnx.TensorProto.DataType.Name(element_type(free[name]))
             raise CheckpointError(f"input {name!r} is {kind}, which cannot be what it is taken for")

@@ -17,16 +17,30 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
+from pysdk.levels import make_levels
 from pysdk.prediction import PREDICTION_TYPES, read_output
 from pysdk.schedule import Schedule
 from pysdk.table import Clip, StepTable
 from pysdk.timesteps import Steps, make_timesteps
 
-__all__ = ["DEFAULT_CLIP", "PREDICTION_TYPES", "SOLVERS", "make_table", "read_output", "solver", "solver_options"]
+__all__ = [
+    "DEFAULT_CLIP",
+    "LEVEL_OPTIONS",
+    "PREDICTION_TYPES",
+    "SOLVERS",
+    "make_table",
+    "read_output",
+    "solver",
+    "solver_options",
+]
 
 DEFAULT_CLIP = Clip.clamp(1.0)
 """For data in [-1, 1]."""
+
+LEVEL_OPTIONS: dict[str, Any] = {"sigmas": None, "sigma_min": None, "sigma_max": None, "rho": None}
+"""Options of every solver in sigma, see `pysdk.levels.make_levels`."""
 
 SOLVERS: dict[str, Callable[..., StepTable]] = {}
 """Every solver by name; `solver` adds to it."""
@@ -35,9 +49,12 @@ _Function = TypeVar("_Function", bound=Callable[..., StepTable])
 
 
 def solver(function: _Function) -> _Function:
-    """Register `function(schedule, timesteps, *, prediction_type, **options) -> StepTable` under its own name.
+    """Register a function under its own name, of one of two kinds:
 
-    Its keyword-only parameters after `prediction_type` are the solver's options; all need defaults.
+        function(schedule, timesteps, *, prediction_type, **options) -> StepTable   timesteps: int64 (K,), falling
+        function(levels, **options) -> StepTable                                    written in sigma: `pysdk.levels`
+
+    Its keyword-only parameters but `prediction_type` are the solver's options; all need defaults.
     """
     SOLVERS[function.__name__] = function
     return function
@@ -45,7 +62,7 @@ def solver(function: _Function) -> _Function:
 
 def make_table(
     solver_name: str,
-    schedule: Schedule,
+    schedule: Schedule | EdmSchedule,
     *,
     steps: Steps = None,
     spacing: str | None = None,
@@ -59,8 +76,10 @@ def make_table(
         solver_name: one of `SOLVERS`.
         schedule: the forward process the network was trained on.
         steps, spacing, steps_offset: which timesteps are visited; see `pysdk.timesteps.make_timesteps`.
-        prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction".
-        options: those of the solver; see its docstring.
+        prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction"; of a
+            network of sigma, "edm" or "sample".
+        options: those of the solver; see its docstring. Solvers in sigma take sigmas, sigma_min, sigma_max and rho too;
+            see `pysdk.levels.make_levels`.
 
     Raises:
         OptionError: unknown solver or option, or a value that cannot be used; nothing is adjusted to make it fit.
@@ -73,14 +92,27 @@ def make_table(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise OptionError(f"solver {solver_name!r} has no option {unknown[0]!r}; it has {sorted(known)}")
-    timesteps = make_timesteps(len(schedule), steps, spacing=spacing, steps_offset=steps_offset)
+    visits: dict[str, Any] = {"steps": steps, "spacing": spacing, "steps_offset": steps_offset}
+    if _is_in_sigma(function):
+        visits |= {name: options.pop(name) for name in LEVEL_OPTIONS if name in options}
+        return function(make_levels(schedule, prediction_type=prediction_type, **visits), **options)
+    if isinstance(schedule, EdmSchedule):
+        usable = sorted(name for name, function in SOLVERS.items() if _is_in_sigma(function))
+        raise OptionError(f"solver {solver_name!r} needs timesteps, this is a network of sigma; use one of {usable}")
+    timesteps = make_timesteps(len(schedule), **visits)
     return function(schedule, timesteps, prediction_type=prediction_type, **options)
 
 
 def solver_options(solver_name: str) -> dict[str, Any]:
     """The options of a solver and their defaults."""
-    parameters = inspect.signature(SOLVERS[solver_name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "prediction_type"}
+    function = SOLVERS[solver_name]
+    parameters = inspect.signature(function).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "prediction_type"}
+    return {**own, **LEVEL_OPTIONS} if _is_in_sigma(function) else own
+
+
+def _is_in_sigma(function: Callable[..., StepTable]) -> bool:
+    return next(iter(inspect.signature(function).parameters)) == "levels"
 
 
 for _module in pkgutil.iter_modules(__path__):

@@ -178,7 +178,7 @@ def load(folder: Path) -> Classifier:
 @click.option("--epochs", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def main(source: str, out: Path, epochs: int, seed: int) -> None:
-    """Train the classifier that `pysdk.training.evaluate` measures with."""
+    """Train the classifier that `pysdk evaluate` measures with, once it is lowered by pysdk.export.feature_network."""
     started = time.monotonic()
     model = train(load_data(source), epochs, seed=seed)
     seconds = time.monotonic() - started

@@ -185,27 +185,45 @@ def npz(path: Path) -> Dataset:
 
 def image_folder(folder: Path) -> Dataset:
     """All pictures below a folder, of one size; its sub-folders, if it has any, are the classes in sorted order."""
-    from PIL import Image
+    files, classes = picture_files(folder)
+    pictures: list[NDArray[np.uint8]] = []
+    for path, _ in files:
+        pixels = read_picture(path).transpose(2, 0, 1)
+        if pictures and pixels.shape != pictures[0].shape:
+            raise DataError(
+                f"{path} has shape {pixels.shape} (C, H, W) but the pictures before it {pictures[0].shape}: "
+                "resize or convert them to one size and mode first."
+            )
+        pictures.append(pixels)
+    labels = np.array([label for _, label in files], np.int64) if classes else None
+    return Dataset(np.stack(pictures), labels, classes)
 
+
+def picture_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...] | None]:
+    """The pictures below a folder with their labels, in order, and the names of the classes, if it has sub-folders.
+
+    Raises:
+        DataError: there are none.
+    """
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     roots = [folder / name for name in classes] or [folder]
-    pictures: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    for label, root in enumerate(roots):
-        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES):
-            try:
-                with Image.open(path) as picture:
-                    pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise DataError(f"{path} is not a readable picture: {error}") from error
-            pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-            if pictures and pixels.shape != pictures[0].shape:
-                raise DataError(
-                    f"{path} has shape {pixels.shape} (C, H, W) but the pictures before it {pictures[0].shape}: "
-                    "resize or convert them to one size and mode first."
-                )
-            pictures.append(pixels)
-            labels.append(label)
-    if not pictures:
+    files = [
+        (path, label)
+        for label, root in enumerate(roots)
+        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES)
+    ]
+    if not files:
         raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(_PICTURES))}.")
-    return Dataset(np.stack(pictures), np.array(labels, np.int64) if classes else None, tuple(classes) or None)
+    return files, tuple(classes) or None
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture as uint8 (H, W, 1) if it is gray, else (H, W, 3). DataError if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a readable picture: {error}") from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels

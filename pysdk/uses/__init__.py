@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pysdk.edm import EdmSchedule, of_timesteps
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form, in_form
 from pysdk.plan import Plan
@@ -25,7 +26,7 @@ class Uses:
     """The methods of a `Sampler` that take images or latents."""
 
     plan: Plan
-    schedule: Schedule
+    schedule: Schedule | EdmSchedule
     _executor: Executor
 
     def _in_form(self, x: Float, output: Output) -> Any:
@@ -49,7 +50,9 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         manifest = self.plan.manifest
-        return self._executor.run(encoding(manifest, self.schedule, images, steps, arguments), progress)
+        return self._executor.run(
+            encoding(manifest, of_timesteps(self.schedule, "encode"), images, steps, arguments), progress
+        )
 
     def decode(
         self,
@@ -74,7 +77,7 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = decoding(self.plan.manifest, self.schedule, latents, steps, arguments)
+        request = decoding(self.plan.manifest, of_timesteps(self.schedule, "decode"), latents, steps, arguments)
         return self._in_form(self._executor.run(request, progress), output)
 
     def interpolate(
@@ -110,7 +113,7 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        manifest, schedule = self.plan.manifest, self.schedule
+        manifest, schedule = self.plan.manifest, of_timesteps(self.schedule, "interpolate")
         if timestep is not None:
             request = diffused(manifest, schedule, first, second, n, timestep, arguments)
         else:
@@ -147,7 +150,9 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = redrawing(self.plan.manifest, self.schedule, images, strength, timestep, arguments)
+        request = redrawing(
+            self.plan.manifest, of_timesteps(self.schedule, "image_to_image"), images, strength, timestep, arguments
+        )
         return self._in_form(self._executor.run(request, progress), output)
 
     def inpaint(
@@ -181,5 +186,13 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
         """
         check_form(output)
-        request = repaint(self.plan.manifest, self.schedule, images, mask, jump_length, jump_n_sample, arguments)
+        request = repaint(
+            self.plan.manifest,
+            of_timesteps(self.schedule, "inpaint"),
+            images,
+            mask,
+            jump_length,
+            jump_n_sample,
+            arguments,
+        )
         return self._in_form(self._executor.run(request, progress), output)

@@ -155,6 +155,15 @@ def test_a_built_plan(save, tmp_path):
     np.testing.assert_array_equal(images[4:], alone)
 
 
+def test_whole_timesteps_have_nothing_between(save, tmp_path):
+    build(save(graph(time=(INT64, ("batch",)))), tmp_path / "whole.plan", importer_options=FORM)
+    with Sampler(tmp_path / "whole.plan", threads=1) as sampler:
+        assert sampler.plan.manifest.model.whole_timesteps
+        sampler.sample(1, solver="euler", steps=4)
+        with pytest.raises(OptionError, match=r"visits timestep 6\.\d+, but .* takes whole ones; use sigmas="):
+            sampler.sample(1, solver="euler", steps=4, sigmas="karras")
+
+
 def test_weights_beside_the_file(tmp_path):
     source = tmp_path / "denoiser.onnx"
     onnx.save_model(graph(), str(source), save_as_external_data=True, location="weights.data", size_threshold=0)
@@ -192,7 +201,13 @@ def test_betas_from_a_file(save, tmp_path):
         ({}, {"colour": "red"}, "an ONNX file takes no option --colour"),
         ({}, {"s": "0.008"}, "an ONNX file takes no option --s;"),  # linear has none
         ({}, {"beta_start": "small"}, "--beta_start is 'small', expected a number"),
-        ({}, {"preconditioning": "edm"}, "--preconditioning edm cannot be built yet"),
+        (
+            {},
+            {"preconditioning": "edm"},
+            "--prediction_type is given with --preconditioning edm, whose networks are told",
+        ),
+        ({}, {"preconditioning": "vp"}, "--preconditioning is 'vp', expected one of none, edm, denoiser"),
+        ({}, {"sigma_data": "0.5"}, "an ONNX file takes no option --sigma_data"),
         ({}, {"value_range": "0,1"}, "--value_range is 0,1; only -1,1 can be sampled"),
         ({}, {"shape": "3,8"}, "--shape is '3,8', expected C,H,W"),
         ({}, {"shape": "3,8,8"}, "--shape is (3, 8, 8), but the graph has (3, 6, 6)"),
@@ -303,5 +318,5 @@ def test_files_named_like_an_engine(tmp_path):
 
 
 def test_the_command_names_the_step(save, tmp_path):
-    with pytest.raises(ExportError, match="load the checkpoint: --preconditioning edm"):
-        build(save(graph()), tmp_path / "x.plan", importer_options={**FORM, "preconditioning": "edm"})
+    with pytest.raises(ExportError, match="load the checkpoint: --value_range is 0,1"):
+        build(save(graph()), tmp_path / "x.plan", importer_options={**FORM, "value_range": "0,1"})

@@ -66,6 +66,10 @@ def test_an_edited_member_is_named_with_both_digests(path: Path) -> None:
     assert f"the manifest says {expected}; {BUILD_AGAIN}" in message
 
 
+EDM = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "sigma_data": 0.5}
+OF_SIGMA = {"schedule__betas": None, "schedule__edm": EDM, "model__prediction_type": "edm"}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -88,6 +92,15 @@ def test_an_edited_member_is_named_with_both_digests(path: Path) -> None:
         ({"schedule__betas": [0.5, 1.5]}, "field schedule.betas"),
         ({"schedule__betas": [1.0, 0.5]}, "schedule.betas has 1.0 at [0]"),
         ({"schedule__betas": [None]}, "field schedule.betas"),
+        ({"schedule__betas": None}, "schedule has betas and edm, or neither"),
+        ({"schedule__edm": EDM}, "schedule has betas and edm, or neither"),
+        ({"schedule__betas": None, "schedule__edm": EDM}, "prediction_type is epsilon, which a network of sigma"),
+        ({"model__prediction_type": "edm"}, "prediction_type is edm, which a network of timesteps does not have"),
+        ({**OF_SIGMA, "schedule__edm": {**EDM, "sigma_data": None}}, "schedule.edm.sigma_data is missing"),
+        ({**OF_SIGMA, "schedule__edm": {**EDM, "sigma_min": 80.0}}, "schedule.edm.sigma_min is not below"),
+        ({**OF_SIGMA, "schedule__edm": {**EDM, "rho": 0}}, "field schedule.edm.rho"),
+        ({**OF_SIGMA, "schedule__edm": {**EDM, "sigma_max": 1e300}}, "field schedule.edm.sigma_max"),
+        ({**OF_SIGMA, "model__whole_timesteps": True}, "a network of sigma has no"),
         ({"defaults__options": {"a": [1]}}, "field defaults.options"),
         ({"defaults__options": {"a": 2**60}}, "field defaults.options"),
         ({"defaults__clip__ratio": 0}, "field defaults.clip.ratio"),

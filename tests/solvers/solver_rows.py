@@ -7,6 +7,8 @@ from pysdk.schedule import Schedule
 
 SHAPE = (2, 3, 4, 4)
 SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}
+SHORT = {"linear": Schedule.linear(100, 1e-3, 0.2), "cosine": Schedule.cosine(100)}
+"""The same processes in a tenth of the timesteps, for whole chains."""
 STEP_COUNTS = (1000, 50, 10)
 
 

@@ -95,6 +95,7 @@ def test_what_is_no_image(conditional: Sampler, error: Any, given: Any, message:
         ({"eta": 2.0, "solver": "ddim"}, "eta is 2.0"),
         ({"solver": StepTable.from_columns(t=[1.0], b=1.0)}, "solver is a StepTable, of which no part can be taken"),
         ({"solver": "ddim", "prev_timestep": "stride"}, "prev_timestep counts strides in a full list of timesteps"),
+        ({"solver": "euler", "sigmas": "karras"}, "sigmas spreads levels over a whole chain"),
         ({"solver": "magic"}, "solver is 'magic'"),
         ({"guidance_scale": 2.0}, "guidance_scale is given without labels, so there is nothing to guide to"),
         ({"labels": 5}, "labels hold 5"),

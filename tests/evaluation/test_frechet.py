@@ -6,7 +6,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from pysdk.errors import DataError, NumericalError
-from pysdk.training.frechet import Moments, frechet_distance
+from pysdk.evaluation.frechet import Moments, RunningMoments, frechet_distance
 
 RNG = np.random.default_rng(0)
 
@@ -77,3 +77,26 @@ def test_bad_features_are_refused() -> None:
         Moments.of(np.full((3, 2), np.nan))
     with pytest.raises(DataError, match="2 and 3 dimensions"):
         frechet_distance(Moments.of(np.zeros((3, 2))), Moments.of(np.zeros((3, 3))))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_running_moments_are_those_of_the_whole(offset: float) -> None:
+    features = RNG.normal(offset, 2, (1000, 5))
+    running = RunningMoments()
+    for part in np.split(features, [0, 1, 7, 400, 999]):
+        running.add(part)
+    found, whole = running.moments(), np.cov(features, rowvar=False)
+    np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, whole, atol=1e-12 * offset + 1e-10)
+    assert running.count == 1000
+
+
+def test_running_moments_refuse_bad_features() -> None:
+    running = RunningMoments()
+    running.add(np.zeros((1, 3)))
+    with pytest.raises(DataError, match="1 features"):
+        running.moments()
+    with pytest.raises(DataError, match=r"expected \(n, 3\)"):
+        running.add(np.zeros((2, 4)))
+    with pytest.raises(NumericalError, match="NaN"):
+        running.add(np.full((2, 3), np.inf))

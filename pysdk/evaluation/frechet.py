@@ -35,11 +35,54 @@ class Moments:
         """
         if features.ndim != 2 or len(features) < 2:
             raise DataError(f"Features have shape {features.shape}; expected (N, D) with N >= 2.")
+        running = RunningMoments()
+        running.add(features)
+        return running.moments()
+
+
+class RunningMoments:
+    """Moments of features that come in parts: memory is D x D whatever their number.
+
+    A part's own mean and scatter are merged into the whole's (Chan et al., 1979), so nothing cancels.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: NDArray[np.float64] = np.zeros(0)
+        self._scatter: NDArray[np.float64] = np.zeros((0, 0))
+
+    def add(self, features: NDArray[np.floating]) -> None:
+        """Take in features (n, D), n >= 0.
+
+        Raises:
+            DataError: they are not of this shape, or D is not that of the ones before.
+            NumericalError: a feature is NaN or infinite.
+        """
+        if features.ndim != 2 or (self.count and features.shape[1] != self._mean.size):
+            expected = self._mean.size if self.count else "D"
+            raise DataError(f"Features have shape {features.shape}; expected (n, {expected}).")
         if not np.isfinite(features).all():
             raise NumericalError("A feature is NaN or infinite, so its set has no moments.")
+        count = len(features)
+        if not count:
+            return
         mean = features.mean(axis=0, dtype=np.float64)
         centred = features - mean
-        return cls(mean, centred.T @ centred / (len(features) - 1))
+        scatter = centred.T @ centred
+        if self.count:
+            total = self.count + count
+            shift = mean - self._mean
+            self._scatter += scatter + np.outer(shift, shift) * (self.count * count / total)
+            self._mean = self._mean + shift * (count / total)
+        else:
+            self._mean, self._scatter = mean, scatter
+        self.count += count
+
+    def moments(self) -> Moments:
+        """Mean and unbiased covariance of all so far. DataError for fewer than 2."""
+        if self.count < 2:
+            raise DataError(f"There are {self.count} features; a covariance needs 2 or more.")
+        return Moments(self._mean, self._scatter / (self.count - 1))
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:

@@ -1,0 +1,171 @@
+#include "likelihood/bound.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "chain/busy.h"
+#include "chain/kernels.h"
+#include "likelihood/gaussian.h"
+#include "noise/philox.h"
+
+namespace pysdk {
+
+namespace {
+
+void require_length(const char* name, std::size_t length, std::size_t expected) {
+  if (length != expected) {
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(length) +
+                                " values; the bound needs " + std::to_string(expected));
+  }
+}
+
+}  // namespace
+
+VariationalBound::VariationalBound(const ChainShape& shape)
+    : shape_((shape.validate(), shape)),
+      buffers_(std::make_shared<ChainBuffers>(shape)),
+      threads_(static_cast<std::size_t>(shape.threads)) {
+  if (shape.guided) throw std::invalid_argument("a bound is not guided; make it with guided=False");
+}
+
+void VariationalBound::attach(std::shared_ptr<Denoiser> denoiser) {
+  const Busy busy(busy_);
+  denoiser_.swap(denoiser);
+}
+
+void VariationalBound::check(const BoundProgram& program) const {
+  if (program.rows.empty()) throw std::invalid_argument("rows is empty; a bound needs at least one row");
+  for (std::size_t i = 0; i < program.rows.size(); ++i) {
+    const BoundRow& row = program.rows[i];
+#define PYSDK_FINITE(name)                                                                        \
+  if (!std::isfinite(row.name)) {                                                                 \
+    throw std::invalid_argument("row " + std::to_string(i) + ", column " #name " is not finite"); \
+  }
+    PYSDK_BOUND_COLUMNS(PYSDK_FINITE)
+#undef PYSDK_FINITE
+    if (!(row.t >= 0.0 && row.t < static_cast<double>(kForwardDraws) && row.t == std::floor(row.t))) {
+      throw std::invalid_argument("row " + std::to_string(i) + ", column t is " + std::to_string(row.t) +
+                                  "; it must be a whole number below 2^24");
+    }
+  }
+  const std::size_t batch = static_cast<std::size_t>(shape_.batch);
+  require_length("pixels", program.pixels.size(), shape_.elements());
+  require_length("seeds", program.seeds.size(), batch);
+  require_length("images", program.images.size(), batch);
+  if (!program.labels.empty()) require_length("labels", program.labels.size(), batch);
+  if (program.learned_variance && shape_.out_channels != 2 * shape_.channels) {
+    throw std::invalid_argument("learned_variance needs out_channels=" + std::to_string(2 * shape_.channels) +
+                                "; the bound was made with " + std::to_string(shape_.out_channels));
+  }
+  if (!(program.clip_limit > 0.0)) throw std::invalid_argument("clip_limit must be above 0");
+  if (!(std::isfinite(program.value_low) && std::isfinite(program.value_high) &&
+        program.value_low < program.value_high)) {
+    throw std::invalid_argument("value_low and value_high must be finite, the first below the second");
+  }
+}
+
+void VariationalBound::begin(BoundProgram program) {
+  const Busy busy(busy_);
+  check(program);
+  const std::size_t results = static_cast<std::size_t>(shape_.batch) * program.rows.size();
+  std::vector<double> terms(results), errors(results);
+
+  std::swap(program_, program);
+  terms_.swap(terms);
+  errors_.swap(errors);
+  position_ = 0;
+  length_ = static_cast<std::int64_t>(program_.rows.size());
+  const double step = (program_.value_high - program_.value_low) / 255.0;
+  for (std::size_t level = 0; level < values_.size(); ++level) {
+    values_[level] = program_.value_low + static_cast<double>(level) * step;
+  }
+  float* x0 = buffers_->x.data();
+  for (std::size_t i = 0; i < program_.pixels.size(); ++i) {
+    x0[i] = static_cast<float>(values_[program_.pixels[i]]);
+  }
+  std::copy(program_.labels.begin(), program_.labels.end(), buffers_->labels.data());
+}
+
+std::int64_t VariationalBound::advance(std::int64_t count, const std::function<void()>& poll) {
+  const Busy busy(busy_);
+  if (count < 0) throw std::invalid_argument("count is " + std::to_string(count) + "; it must be 0 or more");
+  if (length_ == 0) throw std::runtime_error("the bound has no rows; call begin first");
+  if (!denoiser_) throw std::runtime_error("the bound has no denoiser; call attach first");
+  const std::size_t batch = static_cast<std::size_t>(shape_.batch);
+  for (; count > 0 && position_ < length_; --count) {
+    poll();
+    const std::size_t index = static_cast<std::size_t>(position_);
+    const BoundRow& row = program_.rows[index];
+    threads_.run(batch, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t i = begin; i < end; ++i) diffuse(row, i);
+    });
+    buffers_->time.data()[0] = static_cast<float>(row.t);
+    denoiser_->enqueue();
+    threads_.run(batch, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t i = begin; i < end; ++i) reduce(row, index, i);
+    });
+    ++position_;
+  }
+  return position_;
+}
+
+std::vector<double> VariationalBound::terms() {
+  const Busy busy(busy_);
+  return terms_;
+}
+
+std::vector<double> VariationalBound::errors() {
+  const Busy busy(busy_);
+  return errors_;
+}
+
+// The network's input: x_t in float32, one rounding per operation.
+void VariationalBound::diffuse(const BoundRow& row, std::size_t image) {
+  const std::size_t size = shape_.image();
+  const float signal = static_cast<float>(row.signal), noise = static_cast<float>(row.noise);
+  const float* x0 = buffers_->x.data() + image * size;
+  float* xt = buffers_->input.data() + image * size;
+  kernels().fill_normal(
+      {program_.seeds[image], program_.images[image], kForward + static_cast<std::uint32_t>(row.t)}, size,
+      xt);
+  for (std::size_t i = 0; i < size; ++i) xt[i] = f32::add(f32::mul(signal, x0[i]), f32::mul(noise, xt[i]));
+}
+
+// One term of one image in float64. The sum runs over the elements in their order, whatever the batch and
+// threads.
+void VariationalBound::reduce(const BoundRow& row, std::size_t index, std::size_t image) {
+  const std::size_t size = shape_.image();
+  const std::uint8_t* pixels = program_.pixels.data() + image * size;
+  const float* xt = buffers_->input.data() + image * size;
+  const float* f = buffers_->output.data() + image * shape_.output();
+  const float* v = f + size;
+  const double limit = program_.clip_limit;
+  const double half = 0.5 * (values_[1] - values_[0]);
+  const bool learned = program_.learned_variance;
+  const bool decoder = row.decoder != 0.0;
+  double term = 0.0, error = 0.0;
+  for (std::size_t i = 0; i < size; ++i) {
+    const double x0 = values_[pixels[i]];
+    const double raw = row.p * static_cast<double>(xt[i]) + row.q * static_cast<double>(f[i]);
+    const double denoised = raw < -limit ? -limit : (raw > limit ? limit : raw);  // NaN passes through
+    const double share = learned ? 0.5 * (static_cast<double>(v[i]) + 1.0) : 1.0;
+    const double log_variance = learned ? share * row.log_high + (1.0 - share) * row.log_low : row.log_high;
+    error += (x0 - denoised) * (x0 - denoised);
+    if (decoder) {
+      term += discretised_nll(x0, denoised, std::exp(-0.5 * log_variance), half, pixels[i] == 0,
+                              pixels[i] == 255);
+    } else {
+      const double distance =
+          row.from_x0 * (x0 - denoised);  // of the two means: their parts from x_t are equal
+      term += normal_kl(distance * distance, row.log_posterior, log_variance);
+    }
+  }
+  const std::size_t at = image * static_cast<std::size_t>(length_.load()) + index;
+  terms_[at] = term;
+  errors_[at] = error;
+}
+
+}  // namespace pysdk

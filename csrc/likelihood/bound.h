@@ -1,0 +1,86 @@
+// The variational bound of DDPM on the CPU: per row one forward diffusion, one network call and one
+// reduction.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "chain/aligned_array.h"
+#include "chain/cpu_chain.h"
+#include "chain/threads.h"
+#include "engine/denoiser.h"
+
+// clang-format off
+#define PYSDK_BOUND_COLUMNS(X) \
+  X(t) X(signal) X(noise) X(p) X(q) X(from_x0) X(log_posterior) X(log_low) X(log_high) X(decoder)
+// clang-format on
+
+namespace pysdk {
+
+// One term of the bound, at x_t = signal * x_0 + noise * z.
+struct BoundRow {
+#define PYSDK_FIELD(name) double name;
+  PYSDK_BOUND_COLUMNS(PYSDK_FIELD)
+#undef PYSDK_FIELD
+};
+
+constexpr std::array kBoundColumns{
+#define PYSDK_NAME(name) #name,
+    PYSDK_BOUND_COLUMNS(PYSDK_NAME)
+#undef PYSDK_NAME
+};
+
+static_assert(sizeof(BoundRow) == kBoundColumns.size() * sizeof(double),
+              "a BoundRow is one line of the table");
+
+// Everything one bound is started with.
+struct BoundProgram {
+  std::vector<BoundRow> rows;
+  bool learned_variance = false;
+  double clip_limit = 0.0;                    // of the denoised estimate; infinity for none
+  double value_low = -1.0, value_high = 1.0;  // of the levels 0 and 255
+  std::vector<std::uint8_t> pixels;           // (batch, C, H, W)
+  std::vector<std::uint64_t> seeds, images;   // (batch,)
+  std::vector<std::int64_t> labels;           // (batch,), or empty
+};
+
+class VariationalBound {
+ public:
+  explicit VariationalBound(const ChainShape& shape);
+
+  const ChainShape& shape() const { return shape_; }
+  const std::shared_ptr<ChainBuffers>& buffers() const { return buffers_; }
+  std::int64_t position() const { return position_; }
+  std::int64_t length() const { return length_; }
+  // The methods below throw std::runtime_error when another one is running, on whatever thread.
+  void attach(std::shared_ptr<Denoiser> denoiser);
+  // Throws std::invalid_argument, and leaves the old program as it was, when this one does not fit.
+  void begin(BoundProgram program);
+  // Runs up to `count` rows, calling `poll` before each, and returns the rows done so far. When the denoiser
+  // or `poll` throws, the next call runs the row again.
+  std::int64_t advance(std::int64_t count, const std::function<void()>& poll);
+  // (batch, rows), summed over the elements: nats, and squared errors of the estimate of x_0.
+  std::vector<double> terms();
+  std::vector<double> errors();
+
+ private:
+  void check(const BoundProgram& program) const;
+  void diffuse(const BoundRow& row, std::size_t image);
+  void reduce(const BoundRow& row, std::size_t index, std::size_t image);
+
+  const ChainShape shape_;
+  const std::shared_ptr<ChainBuffers> buffers_;  // x holds x_0
+  Threads threads_;
+  std::shared_ptr<Denoiser> denoiser_;
+  BoundProgram program_;
+  std::array<double, 256> values_{};  // of the levels
+  std::vector<double> terms_, errors_;
+  std::atomic<std::int64_t> position_{0}, length_{0};
+  std::atomic<bool> busy_{false};
+};
+
+}  // namespace pysdk

@@ -1,0 +1,65 @@
+"""Samples kept in a folder while they are drawn, so that an evaluation that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pysdk.atomic import atomic_file
+from pysdk.errors import DataError, OptionError
+from pysdk.training.data import npz
+
+SETTINGS = "settings.json"
+CHUNK = 500
+"""Images in a file."""
+
+
+def collect(
+    draw: Callable[[int, int], NDArray[np.uint8]],
+    count: int,
+    folder: Path,
+    settings: dict[str, Any],
+    *,
+    chunk: int = CHUNK,
+) -> Iterator[NDArray[np.uint8]]:
+    """Samples 0 .. count - 1, drawn in chunks that are kept in a folder, so that no chunk is drawn twice.
+
+    Args:
+        draw: (start, n) -> images uint8 (n, H, W, C).
+        count: images in all; may grow from call to call.
+        folder: where the chunks are, created if there is none.
+        settings: what the images depend on, JSON values; a folder belongs to one set of them.
+        chunk: images in a file.
+
+    Yields:
+        uint8 (n, H, W, C), n = chunk but for the last.
+
+    Raises:
+        OptionError: the folder holds samples of other settings.
+        DataError: a chunk is damaged.
+    """
+    settings = {**settings, "chunk": chunk}
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / SETTINGS).exists():
+        with atomic_file(folder / SETTINGS) as file:
+            file.write(json.dumps(settings, indent=2).encode())
+    try:
+        known = json.loads((folder / SETTINGS).read_bytes())
+    except ValueError as error:
+        raise DataError(f"{folder / SETTINGS} is damaged ({error}); remove {folder} to start again.") from error
+    if known != json.loads(json.dumps(settings)):
+        raise OptionError(f"{folder} holds samples drawn with {known}, not {settings}; choose another --work folder.")
+    for start in range(0, count, chunk):
+        path = folder / f"{start:08d}.npz"
+        size = min(chunk, count - start)
+        found = npz(path).images.transpose(0, 2, 3, 1) if path.exists() else np.empty((0, 1, 1, 1), np.uint8)
+        if len(found) < size:  # not there, or the shorter last chunk of a smaller count
+            found = draw(start, size)
+            with atomic_file(path) as file:
+                np.savez_compressed(file, images=found)
+        yield found[:size]

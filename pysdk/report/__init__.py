@@ -1,0 +1,1 @@
+"""Plotted reports on a plan, one command each: pysdk report."""

@@ -1,0 +1,245 @@
+"""Every solver at a few numbers of network calls, as a sheet of pictures and a table of Frechet distances.
+
+python tools/solver_sheet.py engine.plan --images 5000
+
+Images already drawn are kept in the work folder, so a run that was stopped goes on where it was, and one with more
+images draws only those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pysdk import Sampler
+from pysdk.atomic import atomic_file
+from pysdk.errors import OptionError
+from pysdk.request import resolve_table
+from pysdk.schedule import Schedule
+from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, solver_options
+from pysdk.training.classifier import Classifier, classify
+from pysdk.training.classifier import load as load_classifier
+from pysdk.training.data import load as load_data
+from pysdk.training.evaluate import collect, cycling_labels
+from pysdk.training.frechet import Moments, frechet_distance
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+MORE: dict[str, list[dict[str, Any]]] = {
+    "ddim": [{"eta": 0.5}, {"eta": 1.0}],
+    "ddpm": [{"variance": "large"}],
+    "heun": [{"sigmas": "karras", "s_churn": 5.0, "s_tmax": 50.0}],
+    "annealed_langevin": [{"corrector_steps": 1}],
+}
+"""Options worth a row of their own, beside the solver's defaults; a solver that is not here has its default row."""
+
+ENDS_LOW = ("euler_maruyama", "ode_euler", "ode_heun")
+"""Whose last timestep should be low."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A solver with options at a number of steps.
+
+    Attributes:
+        steps: what the solver is given, the most that takes no more than the calls asked for.
+        calls: network calls that takes.
+    """
+
+    solver: str
+    options: dict[str, Any]
+    steps: int
+    calls: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell drew: uint8 (N, H, W, C), and its distance to the real images."""
+
+    images: NDArray[np.uint8]
+    distance: float
+
+
+def rows(sampler: Sampler) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Title to (solver, options): every solver that draws and can run this network.
+
+    Each is there once spread over timesteps and, if it is in sigma, once by Karras' rule, then with those of `MORE`.
+    """
+    found = {}
+    for name in SOLVERS:
+        spread: list[dict[str, Any]] = []
+        if isinstance(sampler.schedule, Schedule):
+            spread = [{"spacing": "linspace" if name in ENDS_LOW else "trailing"}]
+        if set(LEVEL_OPTIONS) <= set(solver_options(name)):
+            spread.append({"sigmas": "karras"})
+        for options in [
+            *spread,
+            *({**spread[0], **more} if "sigmas" not in more else more for more in MORE.get(name, [])),
+        ]:
+            try:
+                table = resolve_table(sampler.plan.manifest, sampler.schedule, name, 3, options)
+            except OptionError:  # needs timesteps, or whole ones
+                continue
+            if table.init_scale != 0:
+                told = [f"{key} {value}" for key, value in options.items() if key != "spacing"]
+                found[", ".join([name, *told])] = (name, options)
+    return found
+
+
+def cell(sampler: Sampler, solver: str, options: dict[str, Any], calls: int) -> Cell | None:
+    """The cell with the most steps of at most `calls` calls; None if one step takes more, or so few cannot be run."""
+    most = min(calls, len(sampler.schedule)) if isinstance(sampler.schedule, Schedule) else calls
+    for steps in range(most, 0, -1):
+        try:
+            table = resolve_table(sampler.plan.manifest, sampler.schedule, solver, steps, options)
+        except OptionError:  # no level between s_tmin and s_tmax, for one
+            continue
+        if len(table) <= calls:
+            return Cell(solver, options, steps, len(table))
+    return None
+
+
+def draw(sampler: Sampler, plan: str, chosen: Cell, count: int, seed: int, work: Path) -> NDArray[np.uint8]:
+    """Images 0 .. count - 1 of a cell, uint8 (count, C, H, W), classes in turn; `plan` is the plan file's SHA-256."""
+    classes = sampler.plan.manifest.model.num_classes
+
+    def images(start: int, size: int) -> NDArray[np.uint8]:
+        labels = None if classes is None else cycling_labels(start, size, classes)
+        drawn = sampler.sample(
+            size,
+            seed=seed,
+            start=start,
+            labels=labels,
+            solver=chosen.solver,
+            steps=chosen.steps,
+            guidance_scale=1.0,
+            progress=False,
+            **chosen.options,
+        )
+        return np.asarray(drawn)
+
+    settings = {"plan": plan, "solver": chosen.solver, "options": chosen.options, "steps": chosen.steps, "seed": seed}
+    name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+    return collect(images, count, work / name, settings, progress=False)
+
+
+def measure(drawn: NDArray[np.uint8], real: Moments, classifier: Classifier) -> Result:
+    """The distance of images (N, C, H, W) to the real ones."""
+    features, _ = classify(classifier, drawn)
+    return Result(drawn.transpose(0, 2, 3, 1), frechet_distance(Moments.of(features), real))
+
+
+def picture(results: dict[str, list[Result | None]], calls: list[int], per_cell: int, path: Path) -> None:
+    """One line a solver, one column a number of calls, the first images of each and the distance."""
+    figure, axes = pyplot.subplots(
+        len(results), len(calls), figsize=(2.4 * len(calls) + 2.2, 0.75 * len(results) + 0.4), squeeze=False
+    )
+    for line, (title, cells) in zip(axes, results.items(), strict=True):
+        line[0].set_ylabel(title.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
+        for axis, result in zip(line, cells, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if result is not None:
+                strip = np.concatenate(result.images[:per_cell], axis=1)
+                axis.imshow(strip if strip.shape[2] == 3 else strip[:, :, 0], cmap="gray", vmin=0, vmax=255)
+                axis.set_title(f"{result.distance:.3g}", fontsize=7, pad=2)
+    for axis, count in zip(axes[0], calls, strict=True):
+        axis.annotate(f"{count} calls", (0.5, 1.45), xycoords="axes fraction", ha="center", fontsize=8)
+    figure.subplots_adjust(left=0.2, right=0.99, top=1 - 0.5 / (0.75 * len(results) + 0.4), bottom=0.01, hspace=0.35)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    pyplot.close(figure)
+
+
+def table(results: dict[str, list[Result | None]], calls: list[int], model: str, count: int, shown: str) -> str:
+    """The page: what was drawn, the picture, the distances; the best of each column is bold."""
+    best = [
+        min((cells[column].distance for cells in results.values() if cells[column]), default=0.0)  # type: ignore[union-attr]
+        for column in range(len(calls))
+    ]
+    lines = [
+        "# Every solver at a few network calls",
+        "",
+        f"The model {model}, {count:,} images a cell of one seed, classes in turn, no guidance. The number is the",
+        "Frechet distance to the real test images in the features of the shipped classifier; less is better. A solver",
+        "with two calls a step takes half the steps. Options are the solver's own but for `spacing`, where `sigmas` is",
+        "not named: `trailing`, of the VP SDE and its ODE `linspace`. Made by `python tools/solver_sheet.py PLAN`.",
+        "",
+        f"![every solver at {', '.join(map(str, calls))} calls]({shown})",
+        "",
+        "| solver | " + " | ".join(f"{count} calls" for count in calls) + " |",
+        "|---|" + "---|" * len(calls),
+    ]
+    for title, cells in results.items():
+        numbers = [
+            "-" if cell is None else f"**{cell.distance:.3g}**" if cell.distance == low else f"{cell.distance:.3g}"
+            for cell, low in zip(cells, best, strict=True)
+        ]
+        lines.append(f"| {title} | " + " | ".join(numbers) + " |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.argument("plan", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--images", type=click.IntRange(2), default=2000, show_default=True, help="Images of each cell.")
+@click.option("--calls", type=click.IntRange(1), multiple=True, default=(5, 10, 20, 50), show_default=True)
+@click.option("--only", multiple=True, type=click.Choice(sorted(SOLVERS)), help="These solvers only.")
+@click.option("--per-cell", type=click.IntRange(1), default=6, show_default=True, help="Images shown of each cell.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--data", default="fashion-mnist", show_default=True, help="The real images.")
+@click.option("--classifier", type=click.Path(path_type=Path), default="models/fashion-mnist-classifier")
+@click.option("--work", type=click.Path(path_type=Path), help="Folder of the images. Default: PLAN.sheet.")
+@click.option("--picture", "shown", type=click.Path(path_type=Path), default="docs/pictures/solvers.png")
+@click.option("--page", type=click.Path(path_type=Path), default="docs/solver-sheet.md", show_default=True)
+def main(
+    plan: Path,
+    images: int,
+    calls: tuple[int, ...],
+    only: tuple[str, ...],
+    per_cell: int,
+    seed: int,
+    data: str,
+    classifier: Path,
+    work: Path | None,
+    shown: Path,
+    page: Path,
+) -> None:
+    """Draw with every solver of PLAN's network; write the picture and the page."""
+    model = load_classifier(classifier)
+    real = Moments.of(classify(model, load_data(data, "test").images)[0])
+    digest = hashlib.sha256(plan.read_bytes()).hexdigest()
+    results: dict[str, list[Result | None]] = {}
+    with Sampler(plan) as sampler:
+        name = sampler.plan.manifest.model.name
+        chosen = {title: row for title, row in rows(sampler).items() if not only or row[0] in only}
+        with tqdm(total=len(chosen) * len(calls), unit="cell", dynamic_ncols=True) as bar:
+            for title, (solver, options) in chosen.items():
+                results[title] = []
+                for count in calls:
+                    bar.set_description(f"{title}, {count} calls")
+                    found = cell(sampler, solver, options, count)
+                    drawn = found and draw(
+                        sampler, digest, found, images, seed, work or plan.with_suffix(".plan.sheet")
+                    )
+                    results[title].append(None if drawn is None else measure(drawn, real, model))
+                    bar.update()
+    for path in (shown, page):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture(results, list(calls), per_cell, shown)
+    link = shown.name if shown.parent == page.parent else Path(*shown.parts[len(page.parent.parts) :]).as_posix()
+    with atomic_file(page) as file:
+        file.write(table(results, list(calls), name, images, link).encode())
+
+
+if __name__ == "__main__":
+    main()
