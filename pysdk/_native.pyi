@@ -223,7 +223,7 @@ class DeviceArray:
         """
         Return a DLPack capsule. What the array holds is complete, so no stream has to wait for it.
         """
-    def __dlpack_device__(self) -> tuple: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
     def __len__(self) -> int: ...
     def head(self, count: typing.SupportsInt | typing.SupportsIndex) -> DeviceArray:
         """
@@ -244,7 +244,7 @@ class DeviceArray:
         Address on the device.
         """
     @property
-    def shape(self) -> tuple:
+    def shape(self) -> tuple[int, ...]:
         """
         Sizes.
         """
@@ -286,7 +286,10 @@ class SimulatedDevice(Device):
         Make one with `memory` bytes.
         """
     def call(
-        self, stream: typing.SupportsInt | typing.SupportsIndex, name: str, work: collections.abc.Callable
+        self,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        name: str,
+        work: collections.abc.Callable[[], typing.Any],
     ) -> None:
         """
         Enqueue a function, which a capture records as it does a kernel. Its owner keeps it as long as the graph.
@@ -412,7 +415,7 @@ class CudaChain:
         """
     def bytes(
         self,
-        to: DeviceArray,
+        to: DeviceArray | None,
         *,
         first: typing.SupportsInt | typing.SupportsIndex = 0,
         images: typing.SupportsInt | typing.SupportsIndex,

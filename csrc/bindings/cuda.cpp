@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,7 @@ namespace pysdk {
 namespace {
 
 using Enqueue = py::typing::Callable<py::object(py::int_)>;
+using Work = py::typing::Callable<py::object()>;
 using OptionalEnqueue = std::optional<Enqueue>;
 
 // A network behind a Python callable that gets the stream's handle; False from it is a failure.
@@ -122,14 +124,14 @@ class BoundCudaChain {
     chain_.copy(*chain_.x(), static_cast<std::size_t>(images), *to.block(), static_cast<std::size_t>(first));
   }
 
-  std::optional<std::int64_t> bytes(const DeviceArray* to, std::int64_t first, std::int64_t images,
-                                    std::pair<double, double> value_range) {
-    if (to != nullptr) require(*to, "uint8", first, images);
+  std::optional<std::int64_t> bytes(const std::optional<DeviceArray>& to, std::int64_t first,
+                                    std::int64_t images, std::pair<double, double> value_range) {
+    if (to) require(*to, "uint8", first, images);
     if (images < 0) throw py::value_error("images is negative");
     const py::gil_scoped_release release;
     const std::int64_t broken =
         chain_.bytes_of(static_cast<std::size_t>(images), value_range.first, value_range.second,
-                        to == nullptr ? nullptr : to->block().get(), static_cast<std::size_t>(first));
+                        to ? to->block().get() : nullptr, static_cast<std::size_t>(first));
     return broken < 0 ? std::nullopt : std::optional(broken);
   }
 
@@ -196,7 +198,7 @@ class BoundCudaChain {
 // A Python function that its owner keeps alive: a graph that did would hide it from the garbage collector.
 class Borrowed {
  public:
-  explicit Borrowed(const py::function& function)
+  explicit Borrowed(const Work& function)
       : function_(new py::weakref(py::handle(function), py::handle()), [](py::weakref* held) {
           const py::gil_scoped_acquire gil;  // graphs may be dropped by a thread without it
           delete held;
@@ -242,8 +244,7 @@ void register_devices(py::module_& module) {
       .def(py::init<std::size_t>(), py::arg("memory") = std::size_t{1} << 30, "Make one with `memory` bytes.")
       .def(
           "call",
-          [](SimulatedDevice& self, std::uintptr_t stream, const std::string& name,
-             const py::function& work) {
+          [](SimulatedDevice& self, std::uintptr_t stream, const std::string& name, const Work& work) {
             self.call(reinterpret_cast<cuda::Stream>(stream), name, Borrowed(work));
           },
           py::arg("stream"), py::arg("name"), py::arg("work"),
@@ -269,7 +270,7 @@ void register_devices(py::module_& module) {
       "cuda_status",
       [] {
         const cuda::Status now = cuda::status();
-        return py::make_tuple(now.built, now.devices, now.text);
+        return std::tuple(now.built, now.devices, now.text);
       },
       "Return whether this build has CUDA, the number of devices, and a line that says why there are none or "
       "what "

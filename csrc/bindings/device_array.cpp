@@ -1,12 +1,15 @@
 #include "bindings/device_array.h"
 
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <limits>
 
 namespace pysdk {
 
 namespace {
+
+using Sizes = py::typing::Tuple<py::int_, py::ellipsis>;
 
 // What a capsule holds: the structure, the shape it points to, and a share of the memory.
 template <typename Structure>
@@ -101,8 +104,8 @@ py::array DeviceArray::numpy() const {
   return result;
 }
 
-py::tuple DeviceArray::dlpack_device() const {
-  return py::make_tuple(block_->device().dlpack_type(), block_->device().dlpack_index());
+std::pair<int, int> DeviceArray::dlpack_device() const {
+  return {block_->device().dlpack_type(), block_->device().dlpack_index()};
 }
 
 py::capsule DeviceArray::dlpack(const std::optional<std::pair<int, int>>& max_version) const {
@@ -120,7 +123,7 @@ void register_device_array(py::module_& module) {
       "An array in device memory, C-contiguous; `torch.from_dlpack` and others see it without a copy.\n\n"
       "It shares its memory with whoever made it and keeps it alive.")
       .def_property_readonly(
-          "shape", [](const DeviceArray& self) { return py::tuple(py::cast(self.shape())); }, "Sizes.")
+          "shape", [](const DeviceArray& self) { return Sizes(py::tuple(py::cast(self.shape()))); }, "Sizes.")
       .def_property_readonly("dtype", &DeviceArray::dtype, "Name of the numpy dtype.")
       .def_property_readonly("pointer", &DeviceArray::pointer, "Address on the device.")
       .def("__len__", [](const DeviceArray& self) { return self.shape().empty() ? 0 : self.shape()[0]; })
@@ -133,8 +136,7 @@ void register_device_array(py::module_& module) {
           [](const DeviceArray& self, const py::object&,
              const std::optional<std::pair<int, int>>& max_version,
              const std::optional<std::pair<int, int>>& dl_device, std::optional<bool> copy) {
-            const auto own = self.dlpack_device().cast<std::pair<int, int>>();
-            if ((dl_device && *dl_device != own) || copy.value_or(false)) {
+            if ((dl_device && *dl_device != self.dlpack_device()) || copy.value_or(false)) {
               throw py::buffer_error(
                   "a device array is exported where it lies and without a copy; use numpy()");
             }

@@ -35,13 +35,13 @@ class DeviceArray {
   std::size_t bytes() const;
   DeviceArray head(std::int64_t count) const;
   py::array numpy() const;
-  py::tuple dlpack_device() const;
+  std::pair<int, int> dlpack_device() const;
   py::capsule dlpack(const std::optional<std::pair<int, int>>& max_version) const;
 
  private:
-  const std::shared_ptr<cuda::Block> block_;
-  const std::vector<std::int64_t> shape_;
-  const dlpack::DataType type_;
+  std::shared_ptr<cuda::Block> block_;
+  std::vector<std::int64_t> shape_;
+  dlpack::DataType type_;
 };
 
 constexpr dlpack::DataType kFloat32{2, 32, 1}, kInt64{0, 64, 1}, kUint8{1, 8, 1};

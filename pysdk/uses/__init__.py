@@ -78,7 +78,7 @@ class Uses:
         """
         check_form(output)
         request = decoding(self.plan.manifest, of_timesteps(self.schedule, "decode"), latents, steps, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def interpolate(
         self,
@@ -120,7 +120,7 @@ class Uses:
             ends = latent_ends(manifest, schedule, first, second, arguments)
             encoded = ends if isinstance(ends, np.ndarray) else self._executor.run(ends, progress)
             request = on_the_sphere(manifest, schedule, encoded, n, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def image_to_image(
         self,
@@ -153,7 +153,7 @@ class Uses:
         request = redrawing(
             self.plan.manifest, of_timesteps(self.schedule, "image_to_image"), images, strength, timestep, arguments
         )
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def inpaint(
         self,
@@ -195,4 +195,4 @@ class Uses:
             jump_n_sample,
             arguments,
         )
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
