@@ -18,17 +18,6 @@ namespace {
 constexpr std::int64_t kRunAhead =
     64;  // rows enqueued before the first of them is done, on the plainer paths
 
-Task sizes_of(const ChainShape& shape) {
-  Task task{};
-  task.batch = static_cast<std::uint32_t>(shape.batch);
-  task.image = shape.image();
-  task.groups = static_cast<std::uint32_t>((task.image + 3) / 4);
-  task.output = shape.output();
-  task.guided = shape.guided;
-  task.whole_groups = task.image % 4 == 0;  // outputs are one or two images, so they are aligned as well
-  return task;
-}
-
 std::shared_ptr<Block> floats(const std::shared_ptr<Device>& device, std::size_t count) {
   return std::make_shared<Block>(device, count * sizeof(float));
 }
@@ -52,7 +41,7 @@ CudaChain::CudaChain(std::shared_ptr<Device> device, const ChainShape& shape)
       place_memory_(std::make_shared<Block>(device_, sizeof(Place))),
       broken_(
           std::make_shared<Block>(device_, static_cast<std::size_t>(shape.batch) * sizeof(std::uint32_t))),
-      task_(sizes_of(shape)) {}
+      task_(task_of(shape)) {}
 
 CudaChain::~CudaChain() {
   try {
@@ -81,103 +70,6 @@ void CudaChain::attach(DeviceNetworks networks) {
   warmed_ = 0;
   refused_ = {};
   std::swap(networks_, networks);
-}
-
-void CudaChain::begin(Program program, Way way, std::int32_t every, std::int32_t slots) {
-  const Busy busy(busy_);
-  check_program(shape_, program);
-  if (program.noise && way.forced && way.path == Path::kWhile) {
-    throw std::invalid_argument(
-        "path is 'while', but noise is given by a function, which is called on the host before each row; use "
-        "'step'");
-  }
-  if (program.clip == ClipKind::kDynamic && shape_.image() >= std::uint64_t{1} << 32) {
-    throw std::invalid_argument("images of 2^32 elements or more have no dynamic threshold on the device");
-  }
-  if (every < 0 || slots < 0 || (every > 0) != (slots > 0)) {
-    throw std::invalid_argument("snapshots need both every and slots above 0; 0 and 0 for none");
-  }
-  std::vector<float> noise(program.noise ? shape_.elements() : 0);
-  if (program.noise && program.initial.empty()) program.noise(kInitial, noise.data());
-
-  stop_now();
-  length_ = launched_ = 0;  // until all is in place there is no chain
-  std::swap(program_, program);
-  host_noise_ = std::move(noise);
-  way_ = way;
-  task_ = sizes_of(shape_);
-  task_.every = every;
-  task_.slots = slots;
-  upload_program();
-  mailbox_.get()->position = 0;
-  device_->start(task_, task_memory_->as<Task>(), stream_.get());
-  length_ = task_.length;
-}
-
-void CudaChain::upload_program() {
-  const std::size_t elements = shape_.elements() * sizeof(float);
-  const auto put = [this](std::shared_ptr<Block>& block, const auto& values) {
-    using Value = typename std::decay_t<decltype(values)>::value_type;
-    if (values.empty()) return static_cast<Value*>(nullptr);
-    reserve(block, device_, values.size() * sizeof(Value));
-    device_->upload(block->data(), values.data(), values.size() * sizeof(Value), stream_.get());
-    return block->as<Value>();
-  };
-  const auto room = [this](std::shared_ptr<Block>& block, std::size_t bytes, bool needed) {
-    if (!needed) return static_cast<float*>(nullptr);
-    reserve(block, device_, bytes);
-    return block->as<float>();
-  };
-  const auto uses = [this](auto test) {
-    return std::any_of(program_.rows.begin(), program_.rows.end(), test);
-  };
-
-  std::vector<std::int64_t> labels(shape_.network_batch(), program_.null_label);
-  std::copy(program_.labels.begin(), program_.labels.end(), labels.begin());
-  put(labels_, labels);
-
-  const double position = program_.clip_ratio * static_cast<double>(shape_.image() - 1);
-  const double floor = std::floor(position);
-  const bool dynamic = program_.clip == ClipKind::kDynamic;
-  task_.length = static_cast<std::int32_t>(program_.rows.size());
-  task_.clip = program_.clip;
-  task_.clip_limit = program_.clip_limit;
-  task_.clip_max = program_.clip_max;
-  task_.rank = dynamic ? static_cast<std::uint32_t>(floor) : 0;
-  task_.fraction = static_cast<float>(position - floor);
-  task_.init_scale = program_.init_scale;
-  task_.learned_variance = program_.learned_variance;
-  task_.rows = put(rows_, program_.rows);
-  task_.seeds = put(seeds_, program_.seeds);
-  task_.images = put(images_, program_.images);
-  task_.guidance = put(guidance_, program_.guidance);
-  task_.classifier_scale = put(scales_, program_.classifier_scale);
-  task_.initial = put(initial_, program_.initial);
-  task_.known = put(known_, program_.known);
-  task_.keep = put(keep_, program_.keep);
-  task_.noise = room(noise_, elements, program_.noise != nullptr);
-  task_.known_noise = room(known_noise_, elements, program_.noise && !program_.known.empty());
-  task_.d2 = room(d2_, elements, uses([](const Row& row) { return row.c2 != 0.0f; }));
-  task_.y = room(y_, elements, uses([](const Row& row) { return row.g != 0.0f; }));
-  task_.raw = room(raw_, elements, dynamic);
-  task_.threshold = room(threshold_, static_cast<std::size_t>(shape_.batch) * sizeof(float), dynamic);
-  const auto slots = static_cast<std::size_t>(task_.slots);
-  task_.ring_x = room(ring_, 2 * slots * elements, slots > 0);
-  task_.ring_denoised = slots > 0 ? task_.ring_x + slots * shape_.elements() : nullptr;
-  task_.input = input_->as<float>();
-  task_.time = time_->as<float>();
-  task_.output_tensor = output_->as<float>();
-  task_.gradient = gradient_ ? gradient_->as<float>() : nullptr;
-  task_.x = x_->as<float>();
-  task_.d1 = d1_->as<float>();
-  if (program_.noise) put(noise_, host_noise_);
-
-  const Place place{0, 0};
-  device_->upload(task_memory_->data(), &task_, sizeof task_, stream_.get());
-  device_->upload(place_memory_->data(), &place, sizeof place, stream_.get());
-  // the program's arrays are only needed here from now on
-  for (auto* values : {&program_.initial, &program_.known}) std::vector<float>().swap(*values);
-  std::vector<std::uint8_t>().swap(program_.keep);
 }
 
 Wiring CudaChain::wiring() const {
@@ -365,65 +257,6 @@ std::int64_t CudaChain::wait(std::int64_t row, double seconds, const Poll& poll)
 std::int64_t CudaChain::advance(std::int64_t count, const Poll& poll) {
   launch(count, poll);
   return wait(length_, std::numeric_limits<double>::infinity(), poll);
-}
-
-void CudaChain::read_snapshot(std::int64_t row, bool denoised, float* to) {
-  const Busy busy(busy_);
-  const std::int64_t every = task_.every;
-  if (every == 0 || row < 1 || row > position() || (row % every != 0 && row != length_)) {
-    throw std::invalid_argument("there is no snapshot of row " + std::to_string(row));
-  }
-  const std::int64_t number = (row + every - 1) / every;
-  if ((launched_ + every - 1) / every - number >= task_.slots) {
-    throw std::invalid_argument("the snapshot of row " + std::to_string(row) + " has been written over");
-  }
-  const std::size_t elements = shape_.elements();
-  const std::size_t slot = static_cast<std::size_t>((number - 1) % task_.slots);
-  const float* from = (denoised ? task_.ring_denoised : task_.ring_x) + slot * elements;
-  device_->download(to, from, elements * sizeof(float), side_.get());
-  device_->synchronize(side_.get());
-}
-
-void CudaChain::read(const Block& from, std::size_t images, float* to) {
-  const Busy busy(busy_);
-  device_->download(to, from.data(), images * shape_.image() * sizeof(float), stream_.get());
-  device_->synchronize(stream_.get());
-}
-
-void CudaChain::copy(const Block& from, std::size_t images, Block& to, std::size_t first) {
-  const Busy busy(busy_);
-  const std::size_t image = shape_.image() * sizeof(float);
-  if ((first + images) * image > to.bytes() || images * image > from.bytes()) {
-    throw std::invalid_argument("the images do not fit into the array");
-  }
-  device_->copy(to.as<char>() + first * image, from.data(), images * image, stream_.get());
-  device_->synchronize(stream_.get());
-}
-
-std::int64_t CudaChain::bytes_of(std::size_t images, double low, double high, Block* to, std::size_t first) {
-  const Busy busy(busy_);
-  if (images > static_cast<std::size_t>(shape_.batch) ||
-      (to != nullptr && (first + images) * shape_.image() > to->bytes())) {
-    throw std::invalid_argument("the images do not fit into the array");
-  }
-  std::vector<std::uint32_t> broken(images);
-  device_->upload(broken_->data(), broken.data(), images * sizeof(std::uint32_t), stream_.get());
-  const std::uint64_t pixels = static_cast<std::uint64_t>(shape_.height * shape_.width);
-  ByteTask task{};
-  task.x = x_->as<float>();
-  task.out = to == nullptr ? nullptr : to->as<std::uint8_t>() + first * shape_.image();
-  task.broken = broken_->as<std::uint32_t>();
-  task.pixels = pixels;
-  task.channels = static_cast<std::uint32_t>(shape_.channels);
-  task.total = images * pixels;
-  task.low = static_cast<float>(low);
-  task.high = static_cast<float>(high);
-  task.scale = static_cast<float>(255.0 / (high - low));
-  device_->bytes(task, stream_.get());
-  device_->download(broken.data(), broken_->data(), images * sizeof(std::uint32_t), stream_.get());
-  device_->synchronize(stream_.get());
-  const auto found = std::find_if(broken.begin(), broken.end(), [](std::uint32_t flag) { return flag != 0; });
-  return found == broken.end() ? -1 : found - broken.begin();
 }
 
 }  // namespace pysdk::cuda

@@ -25,6 +25,9 @@ enum class Path { kWhile, kStep, kPlain };
 
 constexpr std::size_t kMaxGraphs = 8;  // kept per chain
 
+// The sizes of a chain's task.
+Task task_of(const ChainShape& shape);
+
 class CudaChain {
  public:
   using Poll = std::function<void()>;
@@ -73,8 +76,7 @@ class CudaChain {
 
   // x, or D, after `row` rows, into host memory; `row` is done and was among the last `slots` snapshots.
   void read_snapshot(std::int64_t row, bool denoised, float* to);
-  // x or D now, into host or device memory; `images` from the first on.
-  void read(const Block& from, std::size_t images, float* to);
+  // The first `images` of x or D to image `first` and on of another block.
   void copy(const Block& from, std::size_t images, Block& to, std::size_t first);
   // Images as bytes (N, H, W, C) into `to` from number `first` on, unless it is null; returns the first image
   // that holds NaN or infinity, or -1.

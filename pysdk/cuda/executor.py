@@ -110,11 +110,10 @@ class CudaExecutor(Executor):
 
     @property
     def chain_description(self) -> str:
-        """The device, the path of the last chain and why not a better one."""
-        if self._last is None:
-            return self.device.name
-        path, why = self._last
-        return f"{self.device.name}, {_LAUNCHES[path]}" + (f" ({why})" if why else "")
+        """The device, the path of the last chain and why not a better one, and the memory of idle chains."""
+        path, why = self._last or ("", "")
+        used = f"{self.memory / 2**20:.1f} MiB in idle chains"
+        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used) if part)
 
     @property
     def memory(self) -> int:

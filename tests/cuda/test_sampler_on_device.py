@@ -77,7 +77,8 @@ def test_every_launch_gives_the_same_images(
         conditional_plan, device="cuda:0", network=HostEngine(conditional_plan, device), launch=launch
     ) as sampler:
         np.testing.assert_array_equal(sampler.sample(3, steps=3), conditional.sample(3, steps=3))
-        assert sampler.info["running"]["chain"].startswith("simulated device, ")
+        way = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}[launch]
+        assert sampler.info["running"]["chain"].startswith(f"simulated device, {way}, 0.")
         assert device.log.count("launch") == {"while": 1, "step": 3, "plain": 0}[launch]
 
 
@@ -112,6 +113,8 @@ def test_dlpack_images_stay_where_they_are(conditional: Sampler, on_device: Samp
     np.testing.assert_array_equal(view, wanted)
     on_device.sample(6, steps=3, seed=1)
     np.testing.assert_array_equal(view, wanted, "later images lie elsewhere")
+    assert on_device.sample(0, output="dlpack").shape == (0, 1, 8, 8)
+    assert on_device.sample(0).shape == (0, 8, 8, 1)
     pictures = on_device.sample(2, steps=3, output="pil")
     np.testing.assert_array_equal(np.asarray(pictures[1])[..., None], conditional.sample(2, steps=3)[1])
 
