@@ -22,4 +22,4 @@ preload=$(for library in $libraries; do g++ -print-file-name="$library"; done | 
 # PYTHONSAFEPATH: otherwise the checkout's pysdk/, which has no extension in it, comes before the installed one
 PYTHONSAFEPATH=1 PYSDK_SANITIZE=$sanitizers ASAN_OPTIONS=detect_leaks=0 \
   TSAN_OPTIONS=ignore_noninstrumented_modules=1 LD_PRELOAD=$preload \
-  "$name/bin/python" -m pytest -q tests/native -p no:cacheprovider
+  "$name/bin/python" -m pytest -q tests/native tests/cuda/test_simulated_*.py -p no:cacheprovider

@@ -70,6 +70,7 @@ def ddpm_cifar10() -> Subject:
         flip_sin_to_cos=False,
         freq_shift=1,
         norm_eps=1e-6,
+        attention_head_dim=None,
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     model = ModelInfo(name="ddpm-cifar10", shape=(3, 32, 32), out_channels=3, parameters=parameters)

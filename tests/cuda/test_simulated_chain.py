@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from device_cases import begin, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -210,7 +211,7 @@ def test_arrays_outlive_their_chain_and_are_not_copied():
     wanted = x.numpy()
     played.chain.copy_x(result, first=3, images=2)
     view = np.from_dlpack(x)
-    assert view.ctypes.data == x.pointer
+    assert view.ctypes.data == x.pointer == torch.from_dlpack(x).data_ptr()
     assert (len(result), result.shape, result.dtype) == (5, (5, *case.shape), "float32")
     assert result.head(3).shape == (3, *case.shape)
     del played

@@ -27,13 +27,13 @@ def play_on_gpu(torch: Any, device: _native.Device, case: Case, path: str, *, ha
     case.table = dataclasses.replace(case.table, rows=rows)
     chain = make_chain(device, case, path)
     time = torch.from_dlpack(chain.network_time)
-    last = len(rows) - 1
+    last, pool = len(rows) - 1, torch.cuda.MemPool()
 
     def player(values: Any, to: Any) -> Callable[[int], None]:
         played = torch.from_numpy(np.ascontiguousarray(values)).cuda()
 
         def enqueue(stream: int) -> None:
-            with torch.no_grad(), torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+            with torch.no_grad(), torch.cuda.use_mem_pool(pool), torch.cuda.stream(torch.cuda.ExternalStream(stream)):
                 row = (last - time).to(torch.int64)
                 torch.index_select(played, 0, row, out=to.unsqueeze(0))
 
