@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*/*)
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*/*)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 PYTHON_CODE := pysdk export tests benchmarks tools
 
-.PHONY: sample test pytest lint stubs sanitize benchmark wheel clean
+.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -38,6 +38,20 @@ sanitize: $(VENV)/test.stamp
 
 benchmark: $(VENV)/test.stamp engine.plan
 	$(BIN)/python -m benchmarks.report
+
+# On a machine with an NVIDIA GPU, in the environment of $(PYTHON): its torch and CUDA compiler are used, and nothing is
+# fetched. Needs what pyproject.toml lists under dependencies, scikit-build-core, pybind11, pytest and torch for CUDA.
+gpu-install:
+	PYSDK_CUDA=ON CUDAARCHS=$${CUDAARCHS:-native} $(PYTHON) -m pip --disable-pip-version-check install --quiet \
+	  --no-build-isolation --no-deps -e .
+	$(PYTHON) -m pysdk.cli devices
+
+gpu-test: gpu-install
+	$(PYTHON) -m pytest tests/gpu tests/cuda
+
+# GPU_BENCHMARK="--batches 16 --steps 50" measures a part
+gpu-benchmark: gpu-install
+	$(PYTHON) -m benchmarks.gpu.report $(GPU_BENCHMARK)
 
 wheel: $(VENV)/build.stamp
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w dist .

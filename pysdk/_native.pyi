@@ -16,10 +16,19 @@ __all__: list[str] = [
     "ENGINE_ISA",
     "STEP_COLUMNS",
     "Bound",
+    "CaptureError",
     "Chain",
+    "CudaChain",
+    "CudaError",
+    "CudaMemoryError",
     "Denoiser",
+    "Device",
+    "DeviceArray",
     "Network",
     "Program",
+    "SimulatedDevice",
+    "cuda_device",
+    "cuda_status",
     "exp",
     "isa",
     "normal",
@@ -187,6 +196,355 @@ class Chain:
     def x(self) -> numpy.typing.NDArray[numpy.float32]:
         """
         float32 (batch, C, H, W), read-only view of the current sample.
+        """
+
+class CudaError(RuntimeError):
+    pass
+
+class CaptureError(CudaError):
+    pass
+
+class CudaMemoryError(MemoryError):
+    pass
+
+class DeviceArray:
+    """
+    An array in device memory, C-contiguous; `torch.from_dlpack` and others see it without a copy.
+
+    It shares its memory with whoever made it and keeps it alive.
+    """
+    def __dlpack__(
+        self,
+        *,
+        stream: typing.Any = None,
+        max_version: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        | None = None,
+        dl_device: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        | None = None,
+        copy: bool | None = None,
+    ) -> typing_extensions.CapsuleType:
+        """
+        Return a DLPack capsule. What the array holds is complete, so no stream has to wait for it.
+        """
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __len__(self) -> int: ...
+    def head(self, count: typing.SupportsInt | typing.SupportsIndex) -> DeviceArray:
+        """
+        Return a view of the first `count` items. ValueError if there are not as many.
+        """
+    def numpy(self) -> numpy.ndarray:
+        """
+        Return a copy on the host, a numpy array.
+        """
+    @property
+    def dtype(self) -> str:
+        """
+        Name of the numpy dtype.
+        """
+    @property
+    def pointer(self) -> int:
+        """
+        Address on the device.
+        """
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """
+        Sizes.
+        """
+
+class Device:
+    """
+    A device that chains run on; see `cuda_device`.
+    """
+    def empty(
+        self, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: str
+    ) -> DeviceArray:
+        """
+        Return a new array of zeros, 'float32' or 'uint8'.
+
+        Raises:
+            ValueError: another dtype, or a size is out of range.
+            MemoryError: the device has no room for it.
+        """
+    @property
+    def memory(self) -> tuple[int, int]:
+        """
+        Bytes free, and bytes in all.
+        """
+    @property
+    def name(self) -> str:
+        """
+        Number, product and architecture.
+        """
+
+class SimulatedDevice(Device):
+    """
+    A device on host memory, for tests where there is no GPU.
+
+    It runs the real kernels' bodies, graphs, loops and branches on the CPU, one after the other; only
+    the driver's calls are imitated. It shows nothing of a real device's speed or of what a driver accepts.
+    """
+    def __init__(self, memory: typing.SupportsInt | typing.SupportsIndex = 1073741824) -> None:
+        """
+        Make one with `memory` bytes.
+        """
+    def call(
+        self,
+        stream: typing.SupportsInt | typing.SupportsIndex,
+        name: str,
+        work: collections.abc.Callable[[], typing.Any],
+    ) -> None:
+        """
+        Enqueue a function, which a capture records as it does a kernel. Its owner keeps it as long as the graph.
+        """
+    def clear_log(self) -> None:
+        """
+        Forget the calls so far.
+        """
+    def fail(self, call: str, *, nth: typing.SupportsInt | typing.SupportsIndex = 1, how: str = "error") -> None:
+        """
+        Let the nth next call of this name fail: how is 'error', 'memory' or 'refused'.
+        """
+    @property
+    def live(self) -> int:
+        """
+        Allocations, streams, graphs and executables that were not released.
+        """
+    @property
+    def log(self) -> list[str]:
+        """
+        Names of the calls so far, '> ' before those captured.
+        """
+
+class CudaChain:
+    """
+    The reverse chain on a device; see `Chain`, whose arithmetic and bits it has.
+
+    Networks get the handle of the CUDA stream to enqueue themselves in. A chain belongs to one thread at
+    a time; a call while another is running raises RuntimeError.
+    """
+    def __init__(
+        self,
+        device: Device,
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
+        guided: bool = False,
+        classifier: bool = False,
+        path: str = "auto",
+    ) -> None:
+        """
+        Allocate a chain.
+
+        Args:
+            device: from `cuda_device`, or a `SimulatedDevice`.
+            batch, shape, out_channels, guided, classifier: as for `Chain`.
+            path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; 'auto' takes
+                the first of these that the driver and the networks allow, any other is taken or an error.
+
+        Raises:
+            ValueError: a size is out of range, or there is no such path.
+            MemoryError: the device has no room for the buffers.
+            CudaError: the device failed.
+        """
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        Launch up to `count` rows, wait for them, and return the number of rows done so far.
+        """
+    def attach(
+        self,
+        denoiser: collections.abc.Callable[[int], typing.Any],
+        *,
+        conditional: collections.abc.Callable[[int], typing.Any] | None = None,
+        classifier: collections.abc.Callable[[int], typing.Any] | None = None,
+    ) -> None:
+        """
+        Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they enqueue
+        one run. While the stream is captured they may do nothing else. A result of False is a failure.
+
+        Raises:
+            ValueError: the chain is not guided, or was made without a classifier.
+            RuntimeError: the chain is running.
+        """
+    def begin(
+        self,
+        rows: numpy.typing.NDArray[numpy.float32],
+        *,
+        clip: str = "none",
+        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
+        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
+        learned_variance: bool = False,
+        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        seeds: numpy.typing.NDArray[numpy.uint64],
+        images: numpy.typing.NDArray[numpy.uint64],
+        labels: numpy.typing.NDArray[numpy.int64] | None = None,
+        null_label: typing.SupportsInt | typing.SupportsIndex = -1,
+        guidance: numpy.typing.NDArray[numpy.float32] | None = None,
+        classifier_scale: numpy.typing.NDArray[numpy.float32] | None = None,
+        initial: numpy.typing.NDArray[numpy.float32] | None = None,
+        known: numpy.typing.NDArray[numpy.float32] | None = None,
+        keep: numpy.typing.NDArray[numpy.uint8] | None = None,
+        noise: collections.abc.Callable[[int], numpy.typing.NDArray[numpy.float32]] | None = None,
+    ) -> None:
+        """
+        Start a chain from its first row; on an error the previous one stays as it was.
+
+        Args:
+            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
+            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
+            clip_limit: above 0.
+            clip_ratio: quantile of the dynamic threshold, in (0, 1].
+            clip_max: upper bound of the dynamic threshold, at least 1.
+            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+            init_scale: the chain starts from init_scale * z_0.
+            seeds: uint64 (batch,).
+            images: uint64 (batch,), indices in the galleries of their seeds.
+            labels: int64 (batch,); None means null_label for all.
+            null_label: label of the unconditional half.
+            guidance: float32 (batch,), weights w; needed if and only if the chain is guided.
+            classifier_scale: float32 (batch,), needed if and only if the chain has a classifier.
+            initial: float32 (batch, C, H, W), x to start from instead of init_scale * z_0.
+            known: float32 (batch, C, H, W), the image that rows with known columns keep.
+            keep: uint8 (batch, C, H, W), not 0 where they keep it; given together with known.
+            noise: called with the draw number (0: x_T, k + 1: row k, 2^31 + k: the known region in row k),
+                returns float32 (batch, C, H, W) to use instead of Philox.
+
+        Raises:
+            TypeError: an array has another dtype.
+            ValueError: a shape or value does not fit.
+            RuntimeError: the chain is running.
+        """
+    def bytes(
+        self,
+        to: DeviceArray | None,
+        *,
+        first: typing.SupportsInt | typing.SupportsIndex = 0,
+        images: typing.SupportsInt | typing.SupportsIndex,
+        value_range: tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex] = (
+            -1.0,
+            1.0,
+        ),
+    ) -> int | None:
+        """
+        Convert the first `images` of x to bytes, as `pysdk.images.to_uint8`, on the device.
+
+        Args:
+            to: uint8 (N, H, W, C), filled from image `first` on; None only looks for broken images.
+            images: how many.
+            value_range: (low, high), what becomes 0 and 255.
+
+        Returns:
+            The first image that holds NaN or infinity, or None.
+        """
+    def copy_x(
+        self,
+        to: DeviceArray,
+        *,
+        first: typing.SupportsInt | typing.SupportsIndex = 0,
+        images: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Copy the first `images` of x to images `first`, ... of a float32 array on the same device.
+        """
+    def keep_snapshots(
+        self, every: typing.SupportsInt | typing.SupportsIndex, slots: typing.SupportsInt | typing.SupportsIndex
+    ) -> None:
+        """
+        From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` of
+        them; 0 and 0 for none.
+        """
+    def launch(self, count: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.
+
+        Raises:
+            RuntimeError: no denoiser, no rows, or the chain is running already.
+            CaptureError: the path asked for cannot be taken.
+            CudaError: the device failed; no row is passed over in silence.
+        """
+    def snapshot(
+        self, row: typing.SupportsInt | typing.SupportsIndex, *, denoised: bool = False
+    ) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Return x, or D, after `row` rows: float32 (batch, C, H, W), on the host. The chain may be running.
+
+        Raises:
+            ValueError: there is no such snapshot, or a newer one took its place.
+        """
+    def wait(
+        self, row: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex = ...
+    ) -> int:
+        """
+        Wait until `row` rows are done, all that were launched, or the time is over; return the rows done.
+
+        A signal's exception, such as KeyboardInterrupt, stops the chain within 16 rows.
+        """
+    @property
+    def classifier_gradient(self) -> DeviceArray:
+        """
+        float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.
+        """
+    @property
+    def denoised(self) -> DeviceArray:
+        """
+        float32 (batch, C, H, W), D of the last row.
+        """
+    @property
+    def length(self) -> int:
+        """
+        Rows of the table; 0 before begin.
+        """
+    @property
+    def memory(self) -> int:
+        """
+        Bytes of device memory in use, without the networks'.
+        """
+    @property
+    def network_input(self) -> DeviceArray:
+        """
+        float32 (NB, C, H, W), c_in * x; memory of the chain, the same for its life.
+        """
+    @property
+    def network_labels(self) -> DeviceArray:
+        """
+        int64 (NB,).
+        """
+    @property
+    def network_output(self) -> DeviceArray:
+        """
+        float32 (NB, out_channels, H, W), to be filled by the denoiser.
+        """
+    @property
+    def network_time(self) -> DeviceArray:
+        """
+        float32 (1,), t of the row.
+        """
+    @property
+    def path(self) -> str:
+        """
+        Path of the last launch: 'while', 'step' or 'plain'.
+        """
+    @property
+    def position(self) -> int:
+        """
+        Rows done so far, also while the chain runs.
+        """
+    @property
+    def stream(self) -> int:
+        """
+        Handle of the CUDA stream.
+        """
+    @property
+    def why(self) -> str:
+        """
+        Why not the path before it; empty if it is the best one, or the one asked for.
+        """
+    @property
+    def x(self) -> DeviceArray:
+        """
+        float32 (batch, C, H, W), the current sample.
         """
 
 class Bound:
@@ -392,6 +750,19 @@ class Network(Denoiser):
         """
         Bytes of activations and work space.
         """
+
+def cuda_device(index: typing.SupportsInt | typing.SupportsIndex) -> Device:
+    """
+    Return a device by its number.
+
+    Raises:
+        CudaError: there is none, or this build has no code for it.
+    """
+
+def cuda_status() -> tuple[bool, int, str]:
+    """
+    Return whether this build has CUDA, the number of devices, and a line that says why there are none or what there is.
+    """
 
 def exp(x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
     """

@@ -85,6 +85,7 @@ def main() -> None:
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
 @click.option("--columns", type=int, help="Images per row of a grid.")
 @click.option(
@@ -110,6 +111,7 @@ def sample(
     engine: str | None,
     threads: int | None,
     batch_size: int | None,
+    device: str,
     frames: int,
     columns: int | None,
     out: str,
@@ -120,7 +122,7 @@ def sample(
 
     animated = check_output(out, animation=True) == ".gif"  # before anything is drawn
 
-    with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size) as sampler:
+    with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size, device=device) as sampler:
         request: dict[str, Any] = {
             "seed": seed,
             "start": start,
@@ -166,6 +168,14 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
             click.echo(json.dumps({**opened.describe(), "runs_here": running}, indent=2))
         else:
             click.echo(f"{opened.summary()}\nruns here: {running}")
+
+
+@pysdk.command()
+def devices() -> None:
+    """Say which CUDA devices this machine has, or why there are none."""
+    from pysdk.cuda import describe_devices
+
+    click.echo(describe_devices())
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class EngineError(PysdkError, RuntimeError):
     """An engine cannot be loaded on this machine or failed while running."""
 
 
+class DeviceError(EngineError):
+    """A device is missing, has no room, or failed; the message says which, and what to do."""
+
+
 class NumericalError(PysdkError, ArithmeticError):
     """A chain produced NaN or infinity."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pysdk import _native, engines
 from pysdk.arguments import check_tensor
 from pysdk.errors import EngineError, NumericalError, OptionError
+from pysdk.images import Output, in_form
 from pysdk.manifest import ModelInfo
 from pysdk.progress import Progress, reporter
 from pysdk.request import Request
@@ -30,7 +31,7 @@ _UPDATE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """What a chain is made for."""
 
     batch: int
@@ -89,9 +90,14 @@ class Executor:
         self.batch_size = batch_size
         self.batch_invariant = batch_invariant
         self.threads = threads
-        self._idle: list[tuple[_Kind, _native.Chain]] = []
+        self._idle: list[tuple[Kind, _native.Chain]] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
+
+    @property
+    def chain_description(self) -> str:
+        """Where chains run, in one line for people."""
+        return f"CPU, {_native.isa()}"
 
     def close(self) -> None:
         """Let go of the engine and the idle chains; using the executor afterwards raises EngineError."""
@@ -115,8 +121,12 @@ class Executor:
                     self._begin(chain, request, part)
                     self.advance(chain, len(request.table), report)
                     result[part] = chain.x[: part.stop - part.start]
-        _check_finite(result, request)
+        check_finite(result, request)
         return result
+
+    def images(self, request: Request, output: Output, progress: Progress = None) -> Any:
+        """All images of a request in the form of `output`. The errors are those of `run`."""
+        return in_form(self.run(request, progress), output, self.model.value_range)
 
     def previews(self, request: Request, every: int) -> Iterator[tuple[int, Float, Float]]:
         """(rows done, x, denoised) after every `every` rows and after the last; all images advance side by side.
@@ -141,10 +151,10 @@ class Executor:
                 self.advance(chain, step, None)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
-            _check_finite(x, request)
+            check_finite(x, request)
             yield step, x, denoised
 
-    def _batches(self, request: Request) -> list[tuple[slice, _Kind]]:
+    def _batches(self, request: Request) -> list[tuple[slice, Kind]]:
         """Which images run together, and on what chain; only the last batch is smaller, or padded. The first check."""
         if os.getpid() != self._process:
             raise EngineError(
@@ -160,7 +170,7 @@ class Executor:
         return [
             (
                 part,
-                _Kind(
+                Kind(
                     batch=part.stop - part.start if self.batch_invariant else size,
                     guided=guided,
                     alone=alone,
@@ -170,7 +180,7 @@ class Executor:
             for part in parts
         ]
 
-    def _new_chain(self, kind: _Kind) -> _native.Chain:
+    def _new_chain(self, kind: Kind) -> _native.Chain:
         with self._lock:
             engine, classifier = self.engine, self.classifier
         chain = _native.Chain(
@@ -191,7 +201,7 @@ class Executor:
         return chain
 
     @contextmanager
-    def _chain(self, kind: _Kind) -> Iterator[_native.Chain]:
+    def _chain(self, kind: Kind) -> Iterator[_native.Chain]:
         """A chain for one thread to use, from the idle ones if one fits."""
         with self._lock:
             engine = self.engine
@@ -256,10 +266,16 @@ class Executor:
             raise EngineError(f"{self.engine.description} failed at step {chain.position + 1}: {error}") from error
 
 
-def _check_finite(x: Float, request: Request) -> None:
+def check_finite(x: Float, request: Request) -> None:
+    """NumericalError if an image holds NaN or infinity."""
     finite = np.isfinite(x).all(axis=(1, 2, 3))
     if not finite.all():
-        raise NumericalError(
-            f"image {int(request.images[np.argmin(finite)])} became NaN or infinite in {len(request.table)} rows: the "
-            "network or the step table diverges on it; try another solver, more steps or a clip"
-        )
+        raise diverged(request, int(np.argmin(finite)))
+
+
+def diverged(request: Request, index: int) -> NumericalError:
+    """What to raise when image `index` of a request came out NaN or infinite."""
+    return NumericalError(
+        f"image {int(request.images[index])} became NaN or infinite in {len(request.table)} rows: the "
+        "network or the step table diverges on it; try another solver, more steps or a clip"
+    )

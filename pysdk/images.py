@@ -16,7 +16,7 @@ from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputErr
 if TYPE_CHECKING:
     from PIL import Image
 
-Output = Literal["uint8", "float32", "pil"]
+Output = Literal["uint8", "float32", "pil", "dlpack"]
 """The forms in which a sampler returns images."""
 
 _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -164,13 +164,13 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
 
 def check_form(output: object) -> None:
     """OptionError unless `output` is a form that `in_form` knows."""
-    if output not in ("uint8", "float32", "pil"):
-        raise OptionError(f"output is {output!r}, expected 'uint8', 'float32' or 'pil'")
+    if output not in ("uint8", "float32", "pil", "dlpack"):
+        raise OptionError(f"output is {output!r}, expected 'uint8', 'float32', 'pil' or 'dlpack'")
 
 
 def in_form(x: NDArray[np.float32], output: Output, value_range: tuple[float, float]) -> Any:
     """A chain's state, float32 (N, C, H, W), as itself, as `Images` or as a list of pictures."""
-    if output == "float32":
+    if output in ("float32", "dlpack"):  # a numpy array speaks DLPack
         return x
     images = Images(to_uint8(x, value_range))
     return images.to_pil() if output == "pil" else images

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import _native, engines
+from pysdk import engines
 from pysdk.arguments import whole_number
+from pysdk.cuda import device_number
 from pysdk.errors import OptionError
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form
@@ -26,6 +27,7 @@ from pysdk.timesteps import Steps
 from pysdk.uses import Uses
 
 if TYPE_CHECKING:
+    from pysdk.cuda.executor import Launch
     from pysdk.likelihood.bound import Likelihood
 
 Float: TypeAlias = NDArray[np.float32]
@@ -64,10 +66,16 @@ class Sampler(Uses):
         engine: kind of engine to use, e.g. "onnxruntime"; by default the first of the plan that runs here.
         threads: processors to use; by default all that this process may use.
         batch_size: largest number of images in one network call; by default what the engine was built for.
+        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md).
+        network: on a device, runs in the place of the plan's engines: a torch module or another capturable callable
+            (x, t[, label]) -> output on CUDA tensors; see `pysdk.cuda.torch_network.TorchNetwork`.
+        launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for
+            plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
 
     Raises:
         PlanNotFoundError, PlanError: there is no such plan, or it is damaged.
         EngineError: no engine of the plan runs on this machine.
+        DeviceError: there is no such device, or it has no room.
         OptionError: a size is out of range, or the engine cannot run at another batch size.
     """
 
@@ -78,23 +86,37 @@ class Sampler(Uses):
         engine: str | None = None,
         threads: int | None = None,
         batch_size: int | None = None,
+        device: str = "cpu",
+        network: Any = None,
+        launch: Launch = "auto",
     ) -> None:
+        number = device_number(device)
+        if number is None and (network is not None or launch != "auto"):
+            raise OptionError("network and launch are for a CUDA device; give device='cuda' too, or leave them out")
+        self.device = device
         self.threads = whole_number(
             "threads", engines.default_threads() if threads is None else threads, 1, engines.MAX_THREADS
         )
         self.plan = plan if isinstance(plan, Plan) else Plan.open(plan)
         self._opened = self.plan is not plan
         try:
-            self._chosen, self._skipped = engines.choose(self.plan, engine)
-            self._executor = self._load(batch_size)
+            if number is None:
+                chosen, self._skipped = engines.choose(self.plan, engine)
+                self._executor, self._kind = self._load(chosen, batch_size), chosen.kind
+            else:
+                from pysdk.cuda.executor import load
+
+                self._executor, self._kind, self._skipped = load(
+                    self.plan, number, engine=engine, network=network, batch_size=batch_size, launch=launch
+                )
         except BaseException:
             self._close_plan()
             raise
         self.batch_size = self._executor.batch_size
         self.schedule = self.plan.manifest.schedule.make()
 
-    def _load(self, batch_size: int | None) -> Executor:
-        manifest, chosen = self.plan.manifest, self._chosen
+    def _load(self, chosen: EngineInfo, batch_size: int | None) -> Executor:
+        manifest = self.plan.manifest
         size = chosen.batch_size if batch_size is None else whole_number("batch_size", batch_size, 1, 65_536)
         classifier = manifest.classifier
         invariant = chosen.batch_invariant and (classifier is None or classifier.batch_invariant)
@@ -116,12 +138,12 @@ class Sampler(Uses):
     def info(self) -> dict[str, Any]:
         """The plan's description, and under "running" the engine in use, what was skipped and why, threads and ISA."""
         running = {
-            "engine": self._chosen.kind,
+            "engine": self._kind,
             "description": self._executor.engine.description,
             "skipped": dict(self._skipped),
             "threads": self.threads,
             "batch_size": self.batch_size,
-            "chain": f"CPU, {_native.isa()}",
+            "chain": self._executor.chain_description,
         }
         return {**self.plan.describe(), "running": running}
 
@@ -187,7 +209,8 @@ class Sampler(Uses):
             initial: float32 (n, C, H, W), what the chain starts from instead of noise, scaled like the first row's x:
                 images for `reverse_ddim`, else S x_0 + N e, with networks of sigma x_0 + sigma e.
             output: "uint8" (an `Images` array (n, H, W, C)), "float32" (n, C, H, W) in the model's value range, usually
-                [-1, 1], which speaks DLPack too (`torch.from_dlpack`), or "pil" (a list of pictures).
+                [-1, 1], which speaks DLPack too (`torch.from_dlpack`), "pil" (a list of pictures), or "dlpack": as
+                "float32", but images made on a device stay there, for `torch.from_dlpack` without a copy.
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (network calls done, network calls in all).
             options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
@@ -216,7 +239,7 @@ class Sampler(Uses):
             initial=initial,
             **options,
         )
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def stream(self, n: int = 1, *, every: int = 1, output: Output = "uint8", **arguments: Any) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
@@ -279,6 +302,8 @@ class Sampler(Uses):
         """
         from pysdk.likelihood.bound import answer, make_question
 
+        if self.device != "cpu":
+            raise OptionError(f"the likelihood is computed on the CPU alone, this sampler is on {self.device!r}")
         executor = self._executor
         question = make_question(
             self.plan.manifest,

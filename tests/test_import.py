@@ -34,7 +34,10 @@ def test_the_package() -> None:
     [
         ["--help"],
         [],
-        *([name, "--help"] for name in ("sample", "build", "train", "edit", "inpaint", "report", "add-classifier")),
+        *(
+            [name, "--help"]
+            for name in ("sample", "build", "train", "report", "edit", "inpaint", "interpolate", "add-classifier")
+        ),
     ],
 )
 def test_help_of_the_commands(arguments: list[str]) -> None:

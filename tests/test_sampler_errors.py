@@ -64,7 +64,7 @@ SHAPE = (2, 1, 8, 8)
         (OptionError, {"guidance_scale": 1e39}, "guidance_scale is 1e.39, expected finite numbers"),
         (OptionError, {"guidance_scale": [1.0] * 3}, r"guidance_scale has shape \(3,\)"),
         (OptionTypeError, {"guidance_scale": "3"}, "guidance_scale has dtype <U1"),
-        (OptionError, {"output": "jpeg"}, "output is 'jpeg', expected 'uint8', 'float32' or 'pil'"),
+        (OptionError, {"output": "jpeg"}, "output is 'jpeg', expected 'uint8', 'float32', 'pil' or 'dlpack'"),
         (OptionError, {"initial": np.zeros(SHAPE)}, r"initial is float64 .* a float32 array of shape \(2, 1, 8, 8\)"),
         (
             OptionError,

@@ -6,6 +6,8 @@
 namespace pysdk {
 
 void register_chain(pybind11::module_& module);
+void register_cuda(pybind11::module_& module);
+void register_devices(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_likelihood(pybind11::module_& module);
 void register_noise(pybind11::module_& module);

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_native, module) {
   module.doc() = "The native half of pysdk: the reverse chain, its step table, its noise and the CPU engine.";
   pysdk::register_noise(module);
   pysdk::register_chain(module);
+  pysdk::register_cuda(module);
   pysdk::register_likelihood(module);
   pysdk::register_engine(module);
 }

@@ -1,17 +1,19 @@
 // Float32 arithmetic under the contract of docs/architecture.md: every operation rounds on its own, on host
-// and device.
+// and device. PYSDK_INLINE marks functions that both compile, PYSDK_METHOD those of a class.
 #pragma once
 
 #include <cstdint>
 
 #if defined(__CUDACC__)
 #define PYSDK_INLINE static __host__ __device__ __forceinline__
+#define PYSDK_METHOD __host__ __device__ __forceinline__
 #else
 #include <cmath>
 #include <cstring>
 // Internal linkage: the CPU kernels are compiled once per instruction set and must not share inline
 // functions.
 #define PYSDK_INLINE static inline __attribute__((always_inline, unused))
+#define PYSDK_METHOD inline __attribute__((always_inline))
 #endif
 
 namespace pysdk::f32 {
@@ -24,6 +26,7 @@ PYSDK_INLINE float div(float a, float b) { return __fdiv_rn(a, b); }
 PYSDK_INLINE float sqrt(float a) { return __fsqrt_rn(a); }
 PYSDK_INLINE float from_int(std::int32_t a) { return __int2float_rn(a); }
 PYSDK_INLINE float from_uint(std::uint32_t a) { return __uint2float_rn(a); }
+PYSDK_INLINE std::int32_t round_to_int(float a) { return __float2int_rn(a); }
 PYSDK_INLINE std::uint32_t bits(float a) { return __float_as_uint(a); }
 PYSDK_INLINE float from_bits(std::uint32_t a) { return __uint_as_float(a); }
 #else
@@ -34,6 +37,7 @@ PYSDK_INLINE float div(float a, float b) { return a / b; }
 PYSDK_INLINE float sqrt(float a) { return ::sqrtf(a); }
 PYSDK_INLINE float from_int(std::int32_t a) { return static_cast<float>(a); }
 PYSDK_INLINE float from_uint(std::uint32_t a) { return static_cast<float>(a); }
+PYSDK_INLINE std::int32_t round_to_int(float a) { return static_cast<std::int32_t>(__builtin_rintf(a)); }
 PYSDK_INLINE std::uint32_t bits(float a) {
   std::uint32_t result;
   __builtin_memcpy(&result, &a, sizeof result);

@@ -15,7 +15,7 @@ enum Draw : std::uint32_t {
   kFirstRow = 1,
   kMaxRows = 1u << 24,
   kReserved = 0x80000000u,
-  kKnown = kReserved,  // + k: what noises the known region in row k (inpainting)
+  kKnown = kReserved,      // + k: what noises the known region in row k (inpainting)
   kForward = 0xF0000000u,  // + t: x_t of an image in the variational bound, t below kForwardDraws
 };
 

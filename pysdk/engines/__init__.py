@@ -8,6 +8,9 @@ An engine's module has two functions:
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError.
+
+One that runs on CUDA devices also has `DEVICE = "cuda"`; its `load` gets the device's number instead of threads, and
+returns a `pysdk.cuda.executor.DeviceEngine`.
 """
 
 from __future__ import annotations
@@ -98,12 +101,13 @@ def load(plan: Plan, info: EngineInfo, threads: int) -> Engine:
         return loader.load(plan.manifest.model, info, member, threads, *data)
 
 
-def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, str]]:
+def choose(plan: Plan, kind: str | None = None, *, device: str = "cpu") -> tuple[EngineInfo, dict[str, str]]:
     """The first engine of a plan that runs on this machine, and why each one before it does not.
 
     Args:
         plan: an open plan; its engines are listed best first.
         kind: take this engine or none.
+        device: "cpu" or "cuda".
 
     Raises:
         EngineError: no engine of the plan runs here; the message says why for each.
@@ -112,7 +116,7 @@ def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, s
     for info in plan.manifest.engines:
         if kind is not None and info.kind != kind:
             continue
-        reason = module(info.kind).unusable(info) if info.kind in kinds() else "this pysdk does not know it"
+        reason = _unusable(info, device)
         if reason is None:
             return info, skipped
         skipped[info.kind] = reason
@@ -120,10 +124,19 @@ def choose(plan: Plan, kind: str | None = None) -> tuple[EngineInfo, dict[str, s
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or (
         f"it has {', '.join(info.kind for info in plan.manifest.engines) or 'none at all'}"
     )
-    raise EngineError(
-        f"plan {str(plan.path)!r} has {wanted} that runs on this machine ({reasons}); "
-        "build it again here with `pysdk build`"
-    )
+    where, advice = ("on this machine", "build it again here with `pysdk build`")
+    if device == "cuda":
+        where, advice = "on a CUDA device", "give one with network=, or use device='cpu'"
+    raise EngineError(f"plan {str(plan.path)!r} has {wanted} that runs {where} ({reasons}); {advice}")
+
+
+def _unusable(info: EngineInfo, device: str) -> str | None:
+    if info.kind not in kinds():
+        return "this pysdk does not know it"
+    home = getattr(module(info.kind), "DEVICE", "cpu")
+    if home != device:
+        return f"it runs on {'the CPU' if home == 'cpu' else 'a CUDA device'}"
+    return module(info.kind).unusable(info)
 
 
 def second(plan: Plan, chosen: EngineInfo) -> dict[str, str]:

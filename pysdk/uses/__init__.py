@@ -87,7 +87,7 @@ class Uses:
         """
         check_form(output)
         request = decoding(self.plan.manifest, self._diffusion, latents, steps, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def interpolate(
         self,
@@ -129,7 +129,7 @@ class Uses:
             ends = latent_ends(manifest, schedule, first, second, arguments)
             encoded = ends if isinstance(ends, np.ndarray) else self._executor.run(ends, progress)
             request = on_the_sphere(manifest, schedule, encoded, n, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def image_to_image(
         self,
@@ -160,7 +160,7 @@ class Uses:
         """
         check_form(output)
         request = redrawing(self.plan.manifest, self._diffusion, images, strength, timestep, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)
 
     def inpaint(
         self,
@@ -194,4 +194,4 @@ class Uses:
         """
         check_form(output)
         request = repaint(self.plan.manifest, self._diffusion, images, mask, jump_length, jump_n_sample, arguments)
-        return self._in_form(self._executor.run(request, progress), output)
+        return self._executor.images(request, output, progress)

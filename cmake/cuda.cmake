@@ -1,0 +1,60 @@
+# The CUDA compiler: on the path, or of the pip packages nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl, which must
+# all be of one version (13.0). find_package(CUDAToolkit) does not know how those lie.
+
+# Sets `result` to whether there is a compiler, and CMAKE_CUDA_COMPILER to it.
+macro(pysdk_find_cuda result)
+  set(${result} OFF)
+  if(NOT PYSDK_CUDA MATCHES "^(AUTO|ON|OFF)$")
+    message(FATAL_ERROR "PYSDK_CUDA is '${PYSDK_CUDA}'; use AUTO, ON or OFF")
+  endif()
+  if(NOT PYSDK_CUDA STREQUAL "OFF")
+    if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+      execute_process(
+        COMMAND ${Python_EXECUTABLE} -c
+                "import importlib.util as u; s = u.find_spec('nvidia'); print(*(s.submodule_search_locations if s else ()), sep=';')"
+        OUTPUT_VARIABLE pysdk_nvidia OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+      foreach(folder IN LISTS pysdk_nvidia)
+        if(EXISTS "${folder}/cu13/bin/nvcc" AND EXISTS "${folder}/cu13/lib/libcudart_static.a")
+          set(CMAKE_CUDA_COMPILER "${folder}/cu13/bin/nvcc")
+          set(CMAKE_CUDA_FLAGS_INIT "-L${folder}/cu13/lib")  # nvcc itself looks in lib64
+        endif()
+      endforeach()
+    endif()
+    if(NOT CMAKE_CUDA_COMPILER)
+      include(CheckLanguage)
+      check_language(CUDA)
+    endif()
+    set(pysdk_nvcc_version "")
+    if(CMAKE_CUDA_COMPILER)
+      execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE pysdk_nvcc_version ERROR_QUIET)
+      string(REGEX MATCH "release ([0-9]+)\\." pysdk_nvcc_version "${pysdk_nvcc_version}")
+    endif()
+    if(pysdk_nvcc_version AND CMAKE_MATCH_1 GREATER_EQUAL 13)
+      set(${result} ON)
+    elseif(CMAKE_CUDA_COMPILER AND PYSDK_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "PYSDK_CUDA is ON, but ${CMAKE_CUDA_COMPILER} is not of CUDA 13 or later")
+    elseif(PYSDK_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "PYSDK_CUDA is ON, but there is no CUDA compiler: put nvcc on the path or install the pip "
+                          "packages nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and "
+                          "nvidia-cuda-cccl of version 13.0")
+    endif()
+  endif()
+  if(${result} AND NOT CMAKE_CUDA_ARCHITECTURES)
+    # machine code for what is common, and code that the driver compiles for all others from sm_75 on
+    set(CMAKE_CUDA_ARCHITECTURES "75-virtual;80-real;90-real")
+  endif()
+  message(STATUS "CUDA: ${${result}} ${CMAKE_CUDA_COMPILER}")
+endmacro()
+
+# A library of its own: flags meant for the host compiler alone never reach nvcc. cudart is linked statically, and that
+# library opens the driver when it is first called, so the extension imports where there is none.
+function(pysdk_add_cuda target source)
+  add_library(pysdk_cuda STATIC ${source})
+  set_target_properties(
+    pysdk_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
+                          CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+  target_include_directories(pysdk_cuda PRIVATE csrc)
+  # -fmad=false belongs to the arithmetic contract, as -ffp-contract=off does
+  target_compile_options(pysdk_cuda PRIVATE -O3 -fmad=false -Xcompiler=-ffp-contract=off,-fvisibility=hidden)
+  target_link_libraries(${target} PUBLIC pysdk_cuda)
+endfunction()

@@ -1,0 +1,322 @@
+// The device's calls on a GPU. The runtime is linked statically, and the driver is looked for when it is
+// first used.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <string>
+
+#include "cuda/device.h"
+#include "cuda/kernels.cuh"
+
+namespace pysdk::cuda {
+
+namespace {
+
+// Throws with what was tried. The error is cleared, unless it is one that stays until the process ends.
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  const std::string text =
+      std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      throw OutOfMemory(text);
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+    case cudaErrorStreamCaptureMerge:
+    case cudaErrorStreamCaptureUnmatched:
+    case cudaErrorStreamCaptureUnjoined:
+    case cudaErrorStreamCaptureIsolation:
+    case cudaErrorStreamCaptureImplicit:
+    case cudaErrorStreamCaptureWrongThread:
+    case cudaErrorCapturedEvent:
+    case cudaErrorNotSupported:
+    case cudaErrorCallRequiresNewerDriver:
+      throw CaptureRefused(text);
+    default:
+      throw Error(text);
+  }
+}
+
+unsigned blocks_of(std::uint64_t threads) {
+  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+}
+
+cudaStream_t raw(Stream stream) { return static_cast<cudaStream_t>(stream); }
+cudaGraph_t raw_graph(Graph graph) { return static_cast<cudaGraph_t>(graph); }
+
+// The calling thread's device, put back at the end: one process may use several.
+class Current {
+ public:
+  explicit Current(int index) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    if (before_ != index) check(cudaSetDevice(index), "cudaSetDevice");
+    changed_ = before_ != index;
+  }
+  Current(const Current&) = delete;
+  ~Current() {
+    if (changed_) cudaSetDevice(before_);
+  }
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int index) : index_(index) {
+    const Current current(index_);
+    cudaDeviceProp found{};
+    check(cudaGetDeviceProperties(&found, index_), "cudaGetDeviceProperties");
+    name_ = "cuda:" + std::to_string(index_) + ", " + found.name + ", sm_" + std::to_string(found.major) +
+            std::to_string(found.minor);
+    // A build without code for this GPU says so here and not in the middle of a chain.
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, update_kernel), (name_ + " cannot run this build").c_str());
+  }
+
+  std::string name() const override { return name_; }
+  int dlpack_type() const override { return 2; }
+  int dlpack_index() const override { return index_; }
+
+  Memory memory() override {
+    const Current current(index_);
+    Memory result{};
+    check(cudaMemGetInfo(&result.free, &result.total), "cudaMemGetInfo");
+    return result;
+  }
+
+  void* allocate(std::size_t bytes) override {
+    const Current current(index_);
+    void* result = nullptr;
+    const cudaError_t error = cudaMalloc(&result, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      const Memory now = memory();
+      throw OutOfMemory(name_ + " has no room for " + std::to_string(bytes >> 20) +
+                        " MiB: " + std::to_string(now.free >> 20) + " of " + std::to_string(now.total >> 20) +
+                        " MiB are free; use a smaller batch_size");
+    }
+    check(error, "cudaMalloc");
+    const cudaError_t cleared = cudaMemset(result, 0, bytes);
+    if (cleared != cudaSuccess) cudaFree(result);
+    check(cleared, "cudaMemset");
+    // cudaMemset is ordered in the default stream, which ours do not wait for
+    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+    return result;
+  }
+  void release(void* memory) noexcept override { cudaFree(memory); }
+
+  void* allocate_pinned(std::size_t bytes) override {
+    const Current current(index_);
+    void* result = nullptr;
+    check(cudaHostAlloc(&result, bytes, cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc");
+    std::fill_n(static_cast<char*>(result), bytes, char{0});
+    return result;
+  }
+  void release_pinned(void* memory) noexcept override { cudaFreeHost(memory); }
+
+  void upload(void* to, const void* host, std::size_t bytes, Stream stream) override {
+    transfer(to, host, bytes, cudaMemcpyHostToDevice, stream);
+  }
+  void download(void* host, const void* from, std::size_t bytes, Stream stream) override {
+    transfer(host, from, bytes, cudaMemcpyDeviceToHost, stream);
+  }
+  void copy(void* to, const void* from, std::size_t bytes, Stream stream) override {
+    transfer(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
+  }
+
+  Stream make_stream() override {
+    const Current current(index_);
+    cudaStream_t result = nullptr;
+    check(cudaStreamCreateWithFlags(&result, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    return result;
+  }
+  void release_stream(Stream stream) noexcept override { cudaStreamDestroy(raw(stream)); }
+  void synchronize(Stream stream) override {
+    check(cudaStreamSynchronize(raw(stream)), "the device failed while it ran the chain");
+  }
+  bool finished(Stream stream) override {
+    const cudaError_t state = cudaStreamQuery(raw(stream));
+    if (state == cudaErrorNotReady) {
+      cudaGetLastError();
+      return false;
+    }
+    check(state, "the device failed while it ran the chain");
+    return true;
+  }
+
+  Graph make_graph() override {
+    cudaGraph_t result = nullptr;
+    check(cudaGraphCreate(&result, 0), "cudaGraphCreate");
+    return result;
+  }
+  void release_graph(Graph graph) noexcept override { cudaGraphDestroy(raw_graph(graph)); }
+
+  Condition make_condition(Graph graph, bool initial) override {
+    const Current current(index_);
+    cudaGraphConditionalHandle result = 0;
+    refuse(cudaGraphConditionalHandleCreate(&result, raw_graph(graph), initial ? 1u : 0u,
+                                            cudaGraphCondAssignDefault),
+           "cudaGraphConditionalHandleCreate");
+    return result;
+  }
+
+  std::pair<Node, Graph> add_conditional(Graph graph, Conditional kind, Condition condition,
+                                         const Nodes& after) override {
+    const Current current(index_);
+    cudaGraphNodeParams parameters{};
+    parameters.type = cudaGraphNodeTypeConditional;
+    parameters.conditional.handle = condition;
+    parameters.conditional.type = kind == Conditional::kWhile ? cudaGraphCondTypeWhile : cudaGraphCondTypeIf;
+    parameters.conditional.size = 1;
+    std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    cudaGraphNode_t node = nullptr;
+    refuse(cudaGraphAddNode(&node, raw_graph(graph), nodes.data(), nullptr, nodes.size(), &parameters),
+           "cudaGraphAddNode");
+    return {node, parameters.conditional.phGraph_out[0]};
+  }
+
+  void begin_capture(Stream stream, Graph graph, const Nodes& after) override {
+    const std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    refuse(cudaStreamBeginCaptureToGraph(raw(stream), raw_graph(graph), nodes.data(), nullptr, nodes.size(),
+                                         cudaStreamCaptureModeThreadLocal),
+           "cudaStreamBeginCaptureToGraph");
+  }
+
+  Nodes end_capture(Stream stream) override {
+    cudaStreamCaptureStatus state{};
+    const cudaGraphNode_t* last = nullptr;
+    std::size_t count = 0;
+    Nodes result;
+    const cudaError_t found =
+        cudaStreamGetCaptureInfo(raw(stream), &state, nullptr, nullptr, &last, nullptr, &count);
+    if (found == cudaSuccess && state == cudaStreamCaptureStatusActive) result.assign(last, last + count);
+    cudaGraph_t graph = nullptr;  // the one given to begin_capture
+    refuse(cudaStreamEndCapture(raw(stream), &graph), "cudaStreamEndCapture");
+    refuse(found, "cudaStreamGetCaptureInfo");
+    return result;
+  }
+  void abandon_capture(Stream stream) noexcept override {
+    cudaGraph_t graph = nullptr;
+    cudaStreamEndCapture(raw(stream), &graph);
+    cudaGetLastError();
+  }
+
+  Executable instantiate(Graph graph) override {
+    const Current current(index_);
+    cudaGraphExec_t result = nullptr;
+    refuse(cudaGraphInstantiate(&result, raw_graph(graph), 0), "cudaGraphInstantiate");
+    return result;
+  }
+  void release_executable(Executable executable) noexcept override {
+    cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable));
+  }
+  void launch(Executable executable, Stream stream) override {
+    const Current current(index_);
+    check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(executable), raw(stream)), "cudaGraphLaunch");
+  }
+
+  void start(const Task& shape, const Task* task, Stream stream) override {
+    const Current current(index_);
+    start_kernel<<<blocks_of(std::uint64_t{shape.batch} * shape.groups), kThreads, 0, raw(stream)>>>(task);
+    launched();
+  }
+  void prepare(const Task* task, const Place* place, const Branches& branches, Stream stream) override {
+    const Current current(index_);
+    prepare_kernel<<<1, 1, 0, raw(stream)>>>(task, place, branches);
+    launched();
+  }
+  void threshold(const Task& shape, const Task* task, const Place* place, Stream stream) override {
+    const Current current(index_);
+    threshold_kernel<<<shape.batch, kSelectThreads, 0, raw(stream)>>>(task, place);
+    launched();
+  }
+  void update(const Task& shape, const Task* task, const Place* place, Stream stream) override {
+    const Current current(index_);
+    update_kernel<<<blocks_of(std::uint64_t{shape.batch} * shape.groups), kThreads, 0, raw(stream)>>>(task,
+                                                                                                      place);
+    launched();
+  }
+  void advance(const Task* task, Place* place, Mailbox* mailbox, const Condition* loop,
+               Stream stream) override {
+    const Current current(index_);
+    if (loop == nullptr) {
+      advance_kernel<<<1, 1, 0, raw(stream)>>>(task, place, mailbox);
+    } else {
+      advance_loop_kernel<<<1, 1, 0, raw(stream)>>>(task, place, mailbox, *loop);
+    }
+    launched();
+  }
+  void bytes(const ByteTask& task, Stream stream) override {
+    const Current current(index_);
+    if (task.total == 0) return;
+    bytes_kernel<<<blocks_of(task.total), kThreads, 0, raw(stream)>>>(task);
+    launched();
+  }
+
+ private:
+  static void launched() { check(cudaGetLastError(), "a kernel could not be launched"); }
+
+  // Building graphs: whatever the driver has against it, there is a path without; except for want of memory.
+  static void refuse(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    try {
+      check(error, what);
+    } catch (const OutOfMemory&) {
+      throw;
+    } catch (const Error& refused) {
+      throw CaptureRefused(refused.what());
+    }
+  }
+
+  static std::vector<cudaGraphNode_t> raw_nodes(const Nodes& nodes) {
+    std::vector<cudaGraphNode_t> result;
+    for (const Node node : nodes) result.push_back(static_cast<cudaGraphNode_t>(node));
+    return result;
+  }
+
+  void transfer(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, Stream stream) {
+    const Current current(index_);
+    check(cudaMemcpyAsync(to, from, bytes, kind, raw(stream)), "cudaMemcpyAsync");
+  }
+
+  const int index_;
+  std::string name_;
+};
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+}  // namespace
+
+Status status() {
+  int driver = 0, runtime = 0, count = 0;
+  cudaRuntimeGetVersion(&runtime);
+  cudaDriverGetVersion(&driver);
+  const std::string built = "built with CUDA " + version_text(runtime);
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    const std::string reason = driver == 0 ? "no NVIDIA driver is installed (libcuda.so.1 was not found)"
+                               : error != cudaSuccess ? cudaGetErrorString(error)
+                                                      : "the driver shows no device";
+    return {true, 0, built + ", but there is no device: " + reason};
+  }
+  return {true, count,
+          built + ", driver for CUDA " + version_text(driver) + ", devices: " + std::to_string(count)};
+}
+
+std::shared_ptr<Device> open_device(int index) {
+  const Status now = status();
+  if (now.devices == 0) throw Error("cuda:" + std::to_string(index) + " cannot be used: " + now.text);
+  if (index < 0 || index >= now.devices) {
+    throw Error("there is no cuda:" + std::to_string(index) +
+                "; this machine has cuda:0 to cuda:" + std::to_string(now.devices - 1));
+  }
+  return std::make_shared<CudaDevice>(index);
+}
+
+}  // namespace pysdk::cuda

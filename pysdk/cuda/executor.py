@@ -1,0 +1,299 @@
+"""CudaExecutor: runs requests on device chains, batch after batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pysdk import _native, engines
+from pysdk.arguments import whole_number
+from pysdk.cuda import device_errors, open_device
+from pysdk.errors import DeviceError, EngineError, OptionError
+from pysdk.executor import Executor, Kind, check_finite, diverged
+from pysdk.images import Images, Output
+from pysdk.manifest import ModelInfo
+from pysdk.plan import Plan
+from pysdk.progress import Progress, reporter
+from pysdk.request import Request
+
+Float = NDArray[np.float32]
+
+Launch = Literal["auto", "while", "step", "plain"]
+"""How rows get to the device: one launch per chain, one per row, plain calls, or the first of these that works."""
+
+SLOTS = 8
+"""Snapshots kept of a chain that is being watched: how far it may run ahead of who watches."""
+
+_UPDATE_SECONDS = 0.1
+_DEFAULT_BATCH = 16
+
+_LAUNCHES = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}
+
+
+class DeviceBuffers(Protocol):
+    """The network's side of a device chain: as `engines.Buffers`, in device memory (`_native.CudaChain` has it)."""
+
+    @property
+    def network_input(self) -> _native.DeviceArray:
+        """float32 (NB, C, H, W), to be read."""
+
+    @property
+    def network_time(self) -> _native.DeviceArray:
+        """float32 (1,), to be read."""
+
+    @property
+    def network_labels(self) -> _native.DeviceArray:
+        """int64 (NB,), to be read if the network takes labels."""
+
+    @property
+    def network_output(self) -> _native.DeviceArray:
+        """float32 (NB, out_channels, H, W), to be filled."""
+
+
+class DeviceEngine(Protocol):
+    """A network that runs on a device."""
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+
+    def bind(self, buffers: DeviceBuffers) -> Callable[[int], object]:
+        """The network on these buffers: a call with the handle of a CUDA stream enqueues one run there.
+
+        It is called once outside and once inside a capture, which it must bear: no synchronisation, no memory from
+        outside a pool of its own. False, or an exception, is a failure.
+        """
+
+
+class _Half:
+    """The conditional half of a chain's network buffers."""
+
+    def __init__(self, chain: _native.CudaChain) -> None:
+        batch = len(chain.x)
+        self.network_input = chain.network_input.head(batch)
+        self.network_time = chain.network_time
+        self.network_labels = chain.network_labels.head(batch)
+        self.network_output = chain.network_output.head(batch)
+
+
+class CudaExecutor(Executor):
+    """Runs requests on one device; safe to use from several threads at once, each with a chain and a stream.
+
+    Args:
+        model: what the network is.
+        engine: the network, on the device.
+        device: from `open_device`.
+        batch_size: largest number of images in one network call.
+        batch_invariant: whether the engine gives an image the same bits in any smaller batch; if not, all calls have
+            one size.
+        launch: how rows get to the device.
+    """
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        engine: DeviceEngine,
+        device: _native.Device,
+        *,
+        batch_size: int,
+        batch_invariant: bool = False,
+        launch: Launch = "auto",
+    ) -> None:
+        super().__init__(model, engine, None, batch_size=batch_size, batch_invariant=batch_invariant, threads=1)  # type: ignore[arg-type]
+        self.device = device
+        self.launch = launch
+        self._last: tuple[str, str] | None = None
+
+    @property
+    def chain_description(self) -> str:
+        """The device, the path of the last chain and why not a better one, and the memory of idle chains."""
+        path, why = self._last or ("", "")
+        used = f"{self.memory / 2**20:.1f} MiB in idle chains"
+        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used) if part)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory that idle chains hold, without the networks'."""
+        with self._lock:
+            return sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
+
+    def run(self, request: Request, progress: Progress = None) -> Float:
+        """All images of a request, float32 (n, C, H, W), on the host.
+
+        Raises:
+            NumericalError: the network returned NaN or infinity.
+            EngineError, DeviceError: the network or the device failed.
+        """
+        result = np.empty((len(request), *self.model.shape), np.float32)
+        for part, chain in self._finished_batches(request, progress):
+            result[part] = chain.x.head(part.stop - part.start).numpy()
+        check_finite(result, request)
+        return result
+
+    def images(self, request: Request, output: Output, progress: Progress = None) -> Any:
+        """All images of a request in the form of `output`: made on the device, and kept there for "dlpack".
+
+        "dlpack" is a `_native.DeviceArray`, float32 (n, C, H, W).
+        """
+        if output == "float32":
+            return self.run(request, progress)
+        channels, height, width = self.model.shape
+        count, on_device = len(request), output == "dlpack"
+        with device_errors():
+            result = self.device.empty(
+                (count, channels, height, width) if on_device else (count, height, width, channels),
+                "float32" if on_device else "uint8",
+            )
+            for part, chain in self._finished_batches(request, progress):
+                size = part.stop - part.start
+                if on_device:
+                    chain.copy_x(result, first=part.start, images=size)
+                broken = chain.bytes(
+                    None if on_device else result, first=part.start, images=size, value_range=self.model.value_range
+                )
+                if broken is not None:
+                    raise diverged(request, part.start + broken)
+            if on_device:
+                return result
+            images = Images(result.numpy())
+        return images.to_pil() if output == "pil" else images
+
+    def _finished_batches(self, request: Request, progress: Progress) -> Iterator[tuple[slice, _native.CudaChain]]:
+        batches = self._batches(request)
+        with reporter(progress, len(batches) * len(request.table)) as report:
+            for part, kind in batches:
+                with self._chain(kind) as chain:
+                    self._begin(chain, request, part)
+                    self.advance(chain, len(request.table), report)
+                    yield part, chain  # type: ignore[misc]
+
+    def _new_chain(self, kind: Kind) -> Any:
+        if kind.classifier:
+            raise OptionError(
+                "classifier guidance runs on the CPU alone; leave classifier_scale out, or use device='cpu'"
+            )
+        with self._lock:
+            engine: Any = self.engine
+        with device_errors():
+            chain = _native.CudaChain(
+                self.device,
+                batch=kind.batch,
+                shape=self.model.shape,
+                out_channels=self.model.out_channels,
+                guided=kind.guided,
+                path=self.launch,
+            )
+            chain.attach(engine.bind(chain), conditional=engine.bind(_Half(chain)) if kind.alone else None)
+        return chain
+
+    def _begin(self, chain: Any, request: Request, part: slice) -> None:
+        with device_errors():
+            super()._begin(chain, request, part)
+
+    def advance(self, chain: Any, until: int, report: Callable[[int], object] | None) -> None:
+        """Rows up to `until`: one launch where it is possible, and a look at the counter now and then."""
+        done = chain.position
+        try:
+            with device_errors():
+                chain.launch(until - done)
+                while done < until:
+                    now = chain.wait(until, math.inf if report is None else _UPDATE_SECONDS)
+                    if report is not None and now > done:
+                        report(now - done)
+                    done = now
+        except DeviceError as error:
+            raise DeviceError(f"{self.engine.description} failed after step {done}: {error}") from error
+        except EngineError as error:
+            raise EngineError(f"{self.engine.description} failed after step {done}: {error}") from error
+        finally:
+            self._last = chain.path, chain.why
+
+    def previews(self, request: Request, every: int) -> Iterator[tuple[int, Float, Float]]:
+        """(rows done, x, denoised) after every `every` rows and after the last, on the host.
+
+        The device goes on while they are looked at, up to `SLOTS` of them ahead.
+        """
+        chains = []
+        for part, kind in self._batches(request):
+            chain = self._new_chain(kind)
+            chain.keep_snapshots(min(every, len(request.table)), SLOTS)
+            self._begin(chain, request, part)
+            chains.append((chain, part.stop - part.start))
+        return self._side_by_side(request, chains, every)
+
+    def _side_by_side(
+        self, request: Request, chains: list[tuple[Any, int]], every: int
+    ) -> Iterator[tuple[int, Float, Float]]:
+        total = len(request.table)
+        marks = [*range(every, total, every), total]
+        for index, step in enumerate(marks) if chains else ():
+            if index % SLOTS == 0:  # all snapshots were read: the ring is free again
+                until = marks[min(index + SLOTS, len(marks)) - 1]
+                with device_errors():
+                    for chain, _ in chains:
+                        chain.launch(until - chain.position)
+                        self._last = chain.path, chain.why
+            with device_errors():
+                for chain, _ in chains:
+                    chain.wait(step)
+                x = np.concatenate([chain.snapshot(step)[:count] for chain, count in chains])
+                denoised = np.concatenate([chain.snapshot(step, denoised=True)[:count] for chain, count in chains])
+            check_finite(x, request)
+            yield step, x, denoised
+
+
+def load(
+    plan: Plan, number: int, *, engine: str | None, network: Any, batch_size: int | None, launch: Launch
+) -> tuple[CudaExecutor, str, dict[str, str]]:
+    """The executor of a plan on a device, the kind of its engine, and why each engine before it does not run there.
+
+    Args:
+        plan: an open plan.
+        number: of the device.
+        engine: take this engine or none.
+        network: runs in the place of the plan's engines: a `DeviceEngine`, or a torch module or function
+            (x, t[, label]) -> output.
+        batch_size: images in one network call; by default that of the plan's engine.
+        launch: how rows get to the device.
+
+    Raises:
+        DeviceError: there is no such device, or it has no room.
+        EngineError: no engine of the plan runs on it.
+        OptionError: launch, engine and network do not go together.
+    """
+    if launch not in ("auto", "while", "step", "plain"):
+        raise OptionError(f"launch is {launch!r}, expected 'auto', 'while', 'step' or 'plain'")
+    device = open_device(number)
+    if batch_size is not None:
+        whole_number("batch_size", batch_size, 1, 65_536)
+    if network is None:
+        info, skipped = engines.choose(plan, engine, device="cuda")
+        loaded: Any = engines.module(info.kind).load(plan.manifest.model, info, plan.member(info.member), number)
+        if batch_size not in (None, info.batch_size) and not info.batch_invariant:
+            raise OptionError(
+                f"batch_size is {batch_size}, but this engine was built for {info.batch_size}; leave batch_size out"
+            )
+        invariant, default, kind = info.batch_invariant, info.batch_size, info.kind
+    else:
+        if engine is not None:
+            raise OptionError("engine and network are both given; network runs in the place of the plan's engines")
+        if not hasattr(network, "bind"):
+            from pysdk.cuda.torch_network import TorchNetwork
+
+            network = TorchNetwork(network, plan.manifest.model, number)
+        sizes = [info.batch_size for info in plan.manifest.engines]
+        loaded, skipped, invariant, kind = network, {}, False, "network"
+        default = sizes[0] if sizes else _DEFAULT_BATCH
+    executor = CudaExecutor(
+        plan.manifest.model,
+        loaded,
+        device,
+        batch_size=default if batch_size is None else batch_size,
+        batch_invariant=invariant,
+        launch=launch,
+    )
+    return executor, kind, skipped

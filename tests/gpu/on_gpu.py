@@ -1,0 +1,70 @@
+"""Chains on a GPU with torch networks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from device_cases import begin, make_chain
+from test_native_update import Case
+
+from pysdk import _native
+from pysdk.cuda.torch_network import TorchNetwork
+from pysdk.manifest import ModelInfo
+from pysdk.schedule import Schedule
+from pysdk.solvers import make_table
+from pysdk.table import STEP_COLUMNS
+
+MODEL = ModelInfo(name="test", shape=(3, 16, 16), out_channels=3)
+
+
+def play_on_gpu(torch: Any, device: _native.Device, case: Case, path: str, *, half: bool = False) -> _native.CudaChain:
+    """A chain that has begun, whose networks play the outputs of a case. They find the row by its time."""
+    rows = case.table.rows.copy()
+    rows[:, STEP_COLUMNS.index("t")] = np.arange(len(rows))[::-1]
+    case.table = dataclasses.replace(case.table, rows=rows)
+    chain = make_chain(device, case, path)
+    time = torch.from_dlpack(chain.network_time)
+    last, pool = len(rows) - 1, torch.cuda.MemPool()
+
+    def player(values: Any, to: Any) -> Callable[[int], None]:
+        played = torch.from_numpy(np.ascontiguousarray(values)).cuda()
+
+        def enqueue(stream: int) -> None:
+            with torch.no_grad(), torch.cuda.use_mem_pool(pool), torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+                row = (last - time).to(torch.int64)
+                torch.index_select(played, 0, row, out=to.unsqueeze(0))
+
+        return enqueue
+
+    output = torch.from_dlpack(chain.network_output)
+    gradient = None if case.gradients is None else torch.from_dlpack(chain.classifier_gradient)
+    chain.attach(
+        player(case.outputs, output),
+        conditional=player(case.outputs[:, : case.batch], output[: case.batch]) if half else None,
+        classifier=None if gradient is None else player(case.gradients, gradient),
+    )
+    begin(chain, case)
+    return chain
+
+
+def smooth_chain(
+    torch: Any, device: _native.Device, network: Any = None, *, batch: int = 4, steps: int = 50, path: str = "auto"
+) -> tuple[_native.CudaChain, Callable[..., None]]:
+    """A DDPM chain on 3x16x16 images around a network, by default a pointwise one, and what begins it."""
+    chain = _native.CudaChain(device, batch=batch, shape=MODEL.shape, path=path)
+    network = network or (lambda x, t: 0.5 * torch.tanh(x) + 1e-4 * t)
+    chain.attach(TorchNetwork(network, MODEL, 0).bind(chain))
+    table = make_table("ddpm", Schedule.linear(), steps=steps)
+
+    def start(seed: int = 0) -> None:
+        chain.begin(
+            table.float32(),
+            clip="clamp",
+            seeds=np.full(batch, seed, np.uint64),
+            images=np.arange(batch, dtype=np.uint64),
+        )
+
+    return chain, start
