@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*/*)
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp)
 PYTHON_CODE := pysdk export tests benchmarks tools
 
-.PHONY: sample test pytest lint stubs sanitize benchmark wheel clean
+.PHONY: sample test tensorrt-test pytest lint stubs sanitize benchmark wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -20,6 +20,11 @@ test: lint pytest
 
 pytest: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# with TensorRT-RTX, 95 MB to download; without it `make test` skips these
+tensorrt-test: $(VENV)/test.stamp
+	$(PIP) --no-build-isolation -e '.[test,tensorrt]'
+	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_builder.py tests/test_tensorrt_engine.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)
