@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 from msgspec.structs import replace
+from pysdk.export.dry_run import summary
+from pysdk.export.engine_options import ENGINES, TensorrtOptions, check_engines, tensorrt_options
 
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
-from pysdk.errors import ExportError, MissingDependencyError, OptionError
+from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.guidance import resolve_guidance
 from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
 from pysdk.plan import write_plan
@@ -29,14 +31,12 @@ from pysdk.schedule import Schedule
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network
+    from pysdk.export.tensorrt_builder import Built
 
 SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
 
 INSTALL = "pip install 'pysdk[export]'"
-
-ENGINES = ("auto", "native", "onnxruntime")
-"""What `build` can be asked for; "auto" is all that can run the network."""
 
 CHECK_SECONDS = 60.0
 
@@ -71,7 +71,8 @@ def build(
     steps: int | None = None,
     guidance_scale: float | None = None,
     batch_size: int = 16,
-    engine: str = "auto",
+    engine: str | Sequence[str] = "auto",
+    tensorrt: TensorrtOptions | None = None,
     check_seconds: float = CHECK_SECONDS,
     verbose: bool = False,
     importer_options: Mapping[str, str] | None = None,
@@ -83,7 +84,10 @@ def build(
         out: the plan to write; replaced only when the new one is complete.
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
         batch_size: images of one network call.
-        engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first.
+        engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first;
+            "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
+            costs no bytes, for machines that cannot run it.
+        tensorrt: how to build the TensorRT engine.
         check_seconds: at most about so long are the engines compared with torch, and again with float64; the first
             and last timestep always are.
         verbose: print each step with its time and findings.
@@ -94,11 +98,10 @@ def build(
 
     Raises:
         MissingDependencyError: torch, onnx, onnxscript or safetensors is not installed.
-        OptionError: `engine` is none of these.
+        OptionError: `engine` is none of these, or `tensorrt` is given without that engine.
         ExportError: a step failed; the message starts with its name.
     """
-    if engine not in ENGINES:
-        raise OptionError(f"engine is {engine!r}, expected {', '.join(ENGINES)}")
+    wanted = check_engines(engine, tensorrt)
     network, manifest = prepare(
         source,
         solver=solver,
@@ -120,9 +123,13 @@ def build(
     if verbose:
         click.echo(f"  {len(onnx):,} bytes", err=True)
     with step("compile the network", verbose):
-        found, reason = engine_choice.candidates(network, onnx, engine, batch_size, check_seconds, track)
+        found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track)
     if reason:
         click.echo(f"not for the native engine: {reason}", err=True)
+    accelerated = []
+    if "tensorrt" in wanted:
+        with step("build the TensorRT engine", verbose):
+            accelerated.append(build_tensorrt(network, onnx, batch_size, tensorrt, check_seconds, track, verbose))
     with step("check and time the engines", verbose):
         infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
     if comparison is not None:
@@ -134,9 +141,34 @@ def build(
     for info in infos:
         click.echo(f"{info.kind}: {info.seconds_per_step or 0:.4g} s for {batch_size} images", err=True)
     with step("write the plan", verbose):
-        files = {name: data for candidate in found for name, data in candidate.files.items()}
-        manifest = msgspec.structs.replace(manifest, engines=tuple(infos))
+        files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
+        manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))
         return write_plan(out, manifest, {NETWORK_NAME: onnx, **files})
+
+
+def build_tensorrt(
+    network: Network,
+    onnx: bytes,
+    batch_size: int,
+    options: TensorrtOptions | None,
+    check_seconds: float,
+    track: Callable[[list[int]], Iterable[int]],
+    verbose: bool,
+) -> Built:
+    """The TensorRT engine; `verbose` shows what its builder logs, the error at each timestep and what was built."""
+    from pysdk.export import tensorrt_builder
+
+    def echo(severity: str, message: str) -> None:
+        if severity != "verbose":  # thousands of lines
+            click.echo(f"  TensorRT {severity}: {message}", err=True)
+
+    built = tensorrt_builder.build(
+        network, onnx, batch_size, options or TensorrtOptions(), check_seconds, track, echo if verbose else None
+    )
+    click.echo(built.info.notes, err=True)
+    if verbose:
+        click.echo(built.summary(), err=True)
+    return built
 
 
 def prepare(
@@ -167,29 +199,6 @@ def prepare(
     return network, manifest
 
 
-def summary(manifest: Manifest, batch_size: int, engine: str) -> str:
-    """What `build` would write, one line each."""
-    model, defaults = manifest.model, manifest.defaults
-    channels, height, width = model.shape
-    clip = {"none": "not clipped", "clamp": f"clipped to [-{defaults.clip.limit:g}, {defaults.clip.limit:g}]"}
-    options = [f"{name}={value}" for name, value in defaults.options.items()]
-    count = "unknown" if model.parameters is None else f"{model.parameters:,}"
-    size = "unknown" if model.parameters is None else f"about {4e-6 * model.parameters:.3g} MB"
-    lines = {
-        "network": f"{model.name}: {channels}x{height}x{width}, {model.out_channels} channels out, {count} parameters",
-        "reads": f"{model.prediction_type}, variance {model.variance_type}",
-        "classes": "none"
-        if model.num_classes is None
-        else f"{model.num_classes}, null label {'none' if model.null_label is None else model.null_label}",
-        "schedule": manifest.schedule.summary(),
-        "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
-        "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
-        "engine": f"{engine}, float32, batches of {batch_size}",
-        "size": size,
-    }
-    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
-
-
 def override(
     defaults: DefaultsInfo, *, solver: str | None, steps: int | None, guidance_scale: float | None
 ) -> DefaultsInfo:
@@ -217,11 +226,14 @@ def override(
 )
 @click.option(
     "--engine",
-    default="auto",
+    default=("auto",),
     show_default=True,
+    multiple=True,
     type=click.Choice(ENGINES),
-    help="What runs the network: auto builds all that can, the fastest on this machine first.",
+    help="What runs the network, once or several times: auto is all on the CPU that can, the fastest first; tensorrt "
+    "comes before them.",
 )
+@tensorrt_options
 @click.option(
     "--check-seconds",
     default=CHECK_SECONDS,
@@ -237,7 +249,8 @@ def command(
     out: Path,
     dry_run: bool,
     batch_size: int,
-    engine: str,
+    engine: tuple[str, ...],
+    tensorrt: TensorrtOptions | None,
     check_seconds: float,
     **settings: Any,
 ) -> None:
@@ -253,13 +266,14 @@ def command(
         source = str(shipped)
     if dry_run:
         _, manifest = prepare(source, importer_options=options, **settings)
-        click.echo(summary(manifest, batch_size, engine))
+        click.echo(summary(manifest, batch_size, check_engines(engine, tensorrt), tensorrt))
         return
     build(
         source,
         out,
         batch_size=batch_size,
         engine=engine,
+        tensorrt=tensorrt,
         check_seconds=check_seconds,
         importer_options=options,
         **settings,

@@ -27,15 +27,15 @@ from pysdk.manifest import EngineInfo
 
 
 def candidates(
-    network: Network, onnx: bytes, wanted: str, batch_size: int, check_seconds: float, track: Track
+    network: Network, onnx: bytes, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
 ) -> tuple[list[Candidate], str | None]:
-    """The engines, not checked against torch yet, and why the native one is not among them.
+    """The CPU engines, not checked against torch yet, and why the native one is not among them.
 
     Raises:
         ExportError: the native engine is wanted and cannot run the network.
     """
     found, reason = [], None
-    if wanted in ("auto", "native"):
+    if "auto" in wanted or "native" in wanted:
         threads = default_threads()
         try:
             if network.schedule.betas is None:
@@ -44,9 +44,9 @@ def candidates(
             found.append(native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track))
         except NotCovered as error:
             reason = str(error)
-            if wanted == "native":
+            if "native" in wanted:
                 raise ExportError(f"{reason}; build with --engine onnxruntime or auto") from error
-    if wanted in ("auto", "onnxruntime"):
+    if "auto" in wanted or "onnxruntime" in wanted:
         found.append(onnxruntime_builder.build(network.model, onnx, batch_size))
     return found, reason
 

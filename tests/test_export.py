@@ -235,7 +235,7 @@ def test_a_network_that_is_not_covered_runs_on_onnx_runtime(
     with pytest.raises(ExportError, match=re.escape(f"compile the network: {reason}; build with --engine onnxruntime")):
         build(conditional_checkpoint, tmp_path / "a.plan", engine="native")
     network = load_network(str(conditional_checkpoint), {})
-    found, why = engine_choice.candidates(network, uncovered(exported()), "auto", 2, 0, list)
+    found, why = engine_choice.candidates(network, uncovered(exported()), ["auto"], 2, 0, list)
     assert ([candidate.info.kind for candidate in found], why) == (["onnxruntime"], reason)
 
 

@@ -305,7 +305,7 @@ def test_a_tensorrt_engine(tmp_path):
         path = tmp_path / name
         path.write_bytes(b"ftrt" + bytes(64))
         message = refusal(str(path), CheckpointError, {})
-        assert "is a serialized TensorRT engine" in message
+        assert "is a serialized engine of TensorRT: TensorRT is needed to read it" in message
         assert "build from the ONNX file it was made of" in message
 
 

@@ -1,0 +1,35 @@
+"""What `pysdk build --dry-run` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pysdk.export.engine_options import TensorrtOptions
+
+from pysdk.manifest import Manifest
+
+
+def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt: TensorrtOptions | None) -> str:
+    """What `build` would write, one line each."""
+    model, defaults = manifest.model, manifest.defaults
+    channels, height, width = model.shape
+    clip = {"none": "not clipped", "clamp": f"clipped to [-{defaults.clip.limit:g}, {defaults.clip.limit:g}]"}
+    options = [f"{name}={value}" for name, value in defaults.options.items()]
+    count = "unknown" if model.parameters is None else f"{model.parameters:,}"
+    engines = [
+        f"tensorrt in {(tensorrt or TensorrtOptions()).precision}" if name == "tensorrt" else name for name in wanted
+    ]
+    size = "unknown" if model.parameters is None else f"about {4e-6 * model.parameters:.3g} MB"
+    lines = {
+        "network": f"{model.name}: {channels}x{height}x{width}, {model.out_channels} channels out, {count} parameters",
+        "reads": f"{model.prediction_type}, variance {model.variance_type}",
+        "classes": "none"
+        if model.num_classes is None
+        else f"{model.num_classes}, null label {'none' if model.null_label is None else model.null_label}",
+        "schedule": manifest.schedule.summary(),
+        "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
+        "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
+        "engine": f"{', '.join(engines)}, float32{' otherwise' * ('tensorrt' in wanted)}, batches of {batch_size}",
+        "size": size,
+    }
+    return "\n".join(f"{name:<9}{line}" for name, line in lines.items())

@@ -1,0 +1,221 @@
+"""The TensorRT engine of a plan: why a machine cannot run it, and how a context is prepared for a device chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny_networks import toy_engine, write_toy_plan
+
+from pysdk import Sampler, cuda_driver, engines, tensorrt_library
+from pysdk.cuda_driver import CudaDevice
+from pysdk.engines import tensorrt
+from pysdk.errors import EngineError
+from pysdk.manifest import EngineInfo, ModelInfo
+from pysdk.tensorrt_library import IoTensor, Library, Log
+
+REQUIRES = {"library": "tensorrt", "version": "11.4.1.10", "compute_capability": "9.0"}
+
+
+def info(**requires: str) -> EngineInfo:
+    return toy_engine(kind="tensorrt", requires={**REQUIRES, **requires})
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine that has everything; its parts can be changed."""
+
+    def set_up(
+        installed: tuple[str, ...] = ("tensorrt",), version: str | None = "11.4.1.10", device: CudaDevice | None = None
+    ) -> None:
+        monkeypatch.setattr(tensorrt_library, "installed", lambda: list(installed))
+        monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: version)
+        monkeypatch.setattr(cuda_driver, "device", lambda: device or CudaDevice("NVIDIA H200", "9.0"))
+
+    set_up()
+    return set_up
+
+
+def test_no_machine_can_run_it_yet(machine: Any) -> None:
+    assert tensorrt.unusable(info()) == tensorrt.WITHOUT_CHAIN
+    with pytest.raises(EngineError, match="the TensorRT engine cannot be used: this version of pysdk runs chains on"):
+        tensorrt.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 1)
+
+
+def test_what_is_missing_is_said_before_that(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "WITHOUT_CHAIN", None)
+    assert tensorrt.unusable(info()) is None
+    assert tensorrt.unusable(info(compute_capability="8.9 9.0")) is None
+    machine(installed=())
+    reason = str(tensorrt.unusable(info()))
+    assert (
+        reason == "it needs TensorRT 11.4.1.10, which is not installed; get it with `pip install tensorrt==11.4.1.10`"
+    )
+    reason = str(tensorrt.unusable(info(library="tensorrt_rtx", version="1.7.1.116")))
+    assert reason.endswith("`pip install tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116`")
+    machine(version="10.13.0.35")
+    reason = str(tensorrt.unusable(info()))
+    assert (
+        "built with TensorRT 11.4.1.10, this machine has 10.13.0.35; build the plan again with `pysdk build" in reason
+    )
+    machine(device=CudaDevice("NVIDIA L4", "8.9"))
+    reason = str(tensorrt.unusable(info()))
+    assert "built for compute capability 9.0, the NVIDIA L4 of this machine has 8.9; build the plan again" in reason
+    assert "does not say which TensorRT it needs" in str(tensorrt.unusable(info(library="")))
+
+
+def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError
+
+    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", missing)
+    with pytest.raises(
+        EngineError, match=r"there is no NVIDIA driver on this machine \(libcuda\.so\.1 was not found\)"
+    ):
+        cuda_driver.device()
+
+
+def test_the_driver_of_this_machine_is_asked_without_a_crash() -> None:
+    with pytest.raises(EngineError, match=r"no NVIDIA driver|NVIDIA driver cannot|there is no CUDA device 1000"):
+        cuda_driver.device(1000)
+
+
+def test_a_damaged_driver_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuInit answers 100: no device."""
+
+    def text(status: int, out: Any) -> None:
+        out._obj.value = b"no CUDA-capable device is detected"
+
+    driver = SimpleNamespace(cuInit=lambda flags: 100, cuGetErrorString=text)
+    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: driver)
+    with pytest.raises(EngineError, match=r"driver cannot start: no CUDA-capable device is detected \(100\)"):
+        cuda_driver.device()
+
+
+def test_the_next_engine_of_the_plan_is_taken(tmp_path: Path) -> None:
+    path = write_toy_plan(tmp_path / "toy.plan", engines=(info(version="1.0"), toy_engine()))
+    with Sampler(path, threads=1) as sampler:
+        assert sampler.info["running"]["engine"] == "onnxruntime"
+        assert list(sampler.info["running"]["skipped"]) == ["tensorrt"]
+    with pytest.raises(EngineError, match=r"no engine 'tensorrt' .* \(tensorrt: it"):
+        Sampler(path, engine="tensorrt")
+    assert "tensorrt" in engines.kinds()
+
+
+def test_a_folder_with_its_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.setattr(tensorrt_library, "MODULES", {"tensorrt": ("tensorrt",)})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(tensorrt_library.importlib.sys.modules, "tensorrt", raising=False)
+    assert tensorrt_library.installed() == []
+
+
+# How a run is prepared. Without a device there is no context; this one writes down what it is told.
+
+
+class Context:
+    def __init__(self, refused: str = "") -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.refused = refused
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.calls.append((name, *arguments))
+            return [] if name == "infer_shapes" else name != self.refused
+
+        return call
+
+
+def network(context: Context | None) -> tensorrt.TensorrtNetwork:
+    engine: Any = SimpleNamespace(create_execution_context=lambda: context)
+    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", None), engine, ("x", "t", "label"))
+
+
+BUFFERS: Any = SimpleNamespace(
+    network_input=SimpleNamespace(pointer=1000, shape=(4, 1, 2, 2)),
+    network_time=SimpleNamespace(pointer=2000, shape=(1,)),
+    network_labels=SimpleNamespace(pointer=3000, shape=(4,)),
+    network_output=SimpleNamespace(pointer=4000, shape=(4, 1, 2, 2)),
+)
+
+
+def test_shapes_then_addresses_then_runs() -> None:
+    context = Context()
+    enqueue = network(context).enqueue_on(BUFFERS)
+    assert context.calls == [
+        ("set_input_shape", "x", (4, 1, 2, 2)),
+        ("set_input_shape", "t", (1,)),
+        ("set_input_shape", "label", (4,)),
+        ("infer_shapes",),
+        ("set_tensor_address", "x", 1000),
+        ("set_tensor_address", "t", 2000),
+        ("set_tensor_address", "label", 3000),
+        ("set_tensor_address", "output", 4000),
+    ]
+    context.calls.clear()
+    assert enqueue(77) is True
+    assert context.calls == [("execute_async_v3", 77)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ("set_input_shape", r"takes no 'x' of shape \(4, 1, 2, 2\): it is outside of the batches it was built for"),
+        ("set_tensor_address", "does not take the memory of 'x'"),
+        ("execute_async_v3", "refused to enqueue"),
+    ],
+)
+def test_what_the_context_refuses_is_an_error(refused: str, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        network(Context(refused)).enqueue_on(BUFFERS)(77)
+
+
+def test_no_room_for_a_context() -> None:
+    with pytest.raises(EngineError, match=r"TensorRT 11\.4\.1\.10 cannot make an execution context"):
+        network(None).enqueue_on(BUFFERS)
+
+
+def test_memory_of_the_cpu_is_refused() -> None:
+    with pytest.raises(EngineError, match="GPU cannot be bound to memory of the CPU"):
+        network(Context()).bind(BUFFERS)
+
+
+def test_an_engine_of_another_network() -> None:
+    model = ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1)
+    good = [
+        IoTensor("x", "float32", (-1, 1, 2, 2), True),
+        IoTensor("t", "float32", (1,), True),
+        IoTensor("output", "float32", (-1, 1, 2, 2), False),
+    ]
+    tensorrt.check_io(good, model)
+    for bad in (good[:2], [*good[:2], IoTensor("output", "float16", (-1, 1, 2, 2), False)]):
+        with pytest.raises(EngineError, match="the manifest does not belong to it"):
+            tensorrt.check_io(bad, model)
+
+
+def test_what_the_library_says_is_kept() -> None:
+    said: list[tuple[str, str]] = []
+    log = Log(lambda severity, message: said.append((severity, message)))
+    for severity, message in ((3, "fine"), (1, "not\nfine"), (1, "not fine"), (0, "worse")):
+        log.record(severity, message)
+    assert said == [("info", "fine"), ("error", "not fine"), ("error", "not fine"), ("internal error", "worse")]
+    assert log.reason() == "not fine; worse"
+
+
+# The real library, if it is there.
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in tensorrt_library.installed(), reason="TensorRT-RTX is not installed")
+def test_the_installed_library() -> None:
+    library = tensorrt_library.find("tensorrt_rtx")
+    assert library.version == tensorrt_library.installed_version("tensorrt_rtx") == library.api.__version__
+    assert library.builds_without_device
+    assert {"8.0", "8.9", "12.0"} <= set(library.compute_capabilities())
+    # what a context of TensorRT-RTX is made with, which needs a device to be called
+    assert hasattr(library.api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert hasattr(library.api.DynamicShapesKernelSpecializationStrategy, "EAGER")
+    assert hasattr(library.api.ICudaEngine, "create_runtime_config")
+    with pytest.raises(EngineError, match="cannot load the engine: "):
+        library.deserialize(b"not an engine" * 100)
