@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from pysdk.export.dry_run import summary
 from pysdk.export.engine_options import ENGINES, TensorrtOptions, check_engines, tensorrt_options
 
+from pysdk import tensorrt_library
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
@@ -97,11 +98,13 @@ def build(
         The manifest of the plan.
 
     Raises:
-        MissingDependencyError: torch, onnx, onnxscript or safetensors is not installed.
+        MissingDependencyError: torch, onnx, onnxscript, safetensors or the TensorRT asked for is not installed.
         OptionError: `engine` is none of these, or `tensorrt` is given without that engine.
         ExportError: a step failed; the message starts with its name.
     """
     wanted = check_engines(engine, tensorrt)
+    if "tensorrt" in wanted:
+        tensorrt_library.find()  # before minutes of work
     network, manifest = prepare(
         source,
         solver=solver,
