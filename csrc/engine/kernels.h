@@ -79,6 +79,8 @@ struct ConvShape {
     if (transformed()) return panels() * points() * (depth_blocks() * kLanes + 1) * kLanes;
     return panels() * kLanes * kLanes * depth_blocks() * (tile == 0 ? 1 : taps());
   }
+  // Per worker, to pack: the weights of one panel, before they are transformed.
+  std::size_t packing_floats() const { return transformed() ? depth_blocks() * kLanes * taps() * kLanes : 0; }
   Items items(std::size_t batch) const {
     return Items(rows(batch), panels(), tile == 0 || transformed() ? kRows : 2 * kRows);
   }
@@ -157,7 +159,7 @@ struct AttentionData {
 struct Kernels {
   const char* isa;
   void (*conv_pack)(const ConvShape&, const float* weight, std::size_t first_panel, std::size_t last_panel,
-                    float* packed);
+                    float* packed, float* scratch);
   void (*conv)(const ConvShape&, const ConvData&, std::size_t begin, std::size_t end, float* scratch);
   // items: (image, slab)
   void (*norm_sums)(const NormShape&, const NormData&, std::size_t begin, std::size_t end);

@@ -14,10 +14,10 @@ namespace pysdk::engine::PYSDK_ISA {
 namespace {
 
 void conv_pack(const ConvShape& s, const float* weight, std::size_t first_panel, std::size_t last_panel,
-               float* packed) {
+               float* packed, float* scratch) {
   if (s.tile == 0) return direct_pack(s, weight, first_panel, last_panel, packed);
-  if (s.tile == 2) return winograd_pack<2>(s, weight, first_panel, last_panel, packed);
-  winograd_pack<4>(s, weight, first_panel, last_panel, packed);
+  if (s.tile == 2) return winograd_pack<2>(s, weight, first_panel, last_panel, packed, scratch);
+  winograd_pack<4>(s, weight, first_panel, last_panel, packed, scratch);
 }
 
 void conv(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {

@@ -10,8 +10,6 @@
 // +-1 and infinity for m = 2.
 #pragma once
 
-#include <vector>
-
 #include "engine/kernels/conv.h"
 #include "engine/kernels/gemm.h"
 
@@ -120,13 +118,12 @@ inline void winograd_taps(const ConvShape& s, const float* weight, std::size_t p
 
 template <int M>
 void winograd_pack(const ConvShape& s, const float* weight, std::size_t first_panel, std::size_t last_panel,
-                   float* packed) {
-  const std::size_t depth = s.in_blocks(0) * kLanes, taps = depth * 9 * kLanes;
-  std::vector<float> one(s.transformed() ? taps : 0);
+                   float* packed, float* one) {
+  const std::size_t depth = s.in_blocks(0) * kLanes, taps = depth * s.taps() * kLanes;
   for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
     if (s.transformed()) {
-      winograd_taps(s, weight, panel, one.data());
-      winograd_weight<M>(one.data(), depth, packed + panel * s.points() * weight_step(s), weight_step(s));
+      winograd_taps(s, weight, panel, one);
+      winograd_weight<M>(one, depth, packed + panel * s.points() * weight_step(s), weight_step(s));
     } else {
       winograd_taps(s, weight, panel, packed + panel * taps);
     }

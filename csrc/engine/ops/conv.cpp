@@ -76,8 +76,10 @@ class Conv : public Op {
 
   void pack(float* packed, Workers& workers) override {
     const std::vector<float> weight = weight_.read();
-    workers.run(shape_.panels(), [&](std::size_t begin, std::size_t end, std::size_t) {
-      kernels().conv_pack(shape_, weight.data(), begin, end, packed);
+    const std::size_t step = shape_.packing_floats();
+    std::vector<float> scratch(step * workers.count());  // here, because workers must not throw
+    workers.run(shape_.panels(), [&](std::size_t begin, std::size_t end, std::size_t worker) {
+      kernels().conv_pack(shape_, weight.data(), begin, end, packed, scratch.data() + worker * step);
     });
     packed_ = packed;
     weight_ = {};
