@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seconds", type=float, default=8.0, help="about how long one ordinary comparison measures")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("default"))  # peers may use what is deprecated
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RESULTS] = []
 

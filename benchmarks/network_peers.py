@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -184,8 +183,7 @@ def _convert(network: BenchmarkNetwork, inputs: Inputs) -> None:
     if isinstance(module, EmbedOnce):  # ncnn cannot run what that does to t
         module = _Stock(network.source)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.jit.trace, which pnnx needs, being deprecated
+        with torch.no_grad():
             pnnx.export(module, str(partial / "network.pt"), tensors, fp16=False, check_trace=False)
     except Exception as error:  # tracing and pnnx raise what they like
         raise NotCompared(f"pnnx cannot convert the network: {' '.join(str(error).split())[:100]}") from error
