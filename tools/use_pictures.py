@@ -1,4 +1,4 @@
-"""The pictures and the table of docs/uses.md, from the shipped model and test images.
+"""The pictures of docs/uses/ and docs/guidance.md and the table of round trips, from the shipped model and test images.
 
 python tools/use_pictures.py [engine.plan]
 """
@@ -60,6 +60,14 @@ def main(plan: Path, count: int) -> None:
         mask = np.zeros(images.shape[1:3], bool)
         mask[:, mask.shape[1] // 2 :] = True
         drawn = [sampler.inpaint(few, mask, labels=few_labels, jump_n_sample=n) for n in (1, 10)]
+        previews = {preview.step: preview for preview in sampler.stream(n=2, labels=(9, 6), steps=50)}
+        shown = [previews[step] for step in (1, 5, 10, 20, 30, 40, 50)]
+        forming = [[(p.x[i], p.denoised[i]) for p in shown] for i in range(2)]
+        save("stream", *(np.stack(row) for image in forming for row in zip(*image, strict=True)))
+
+        scales = (0.0, 1.0, 2.0, 4.0, 8.0)
+        save("guidance", *(sampler.sample(n=8, labels=[9] * 4 + [6] * 4, guidance_scale=w) for w in scales))
+
         save("inpaint", np.where(mask[..., None], np.uint8(128), few), *drawn)
 
 

@@ -90,8 +90,8 @@ struct ConvShape {
     const std::size_t depth = depth_blocks() * kLanes, part = all.part_rows();
     const std::size_t products = std::max(part * all.group, kRows) * kLanes;
     if (tile == 0) return part * depth + products;
-    const std::size_t weights = transformed() ? 0 : all.group * (depth + 1) * kLanes;
-    return points() * (weights + products + part * depth + kLanes);
+    const std::size_t weights = transformed() ? 0 : (tile + 2) * all.group * (depth + 1) * kLanes;
+    return weights + points() * (products + part * depth + kLanes);
   }
 };
 

@@ -44,6 +44,12 @@ bool product(const std::size_t* first, const std::size_t* last, std::size_t* res
   return true;
 }
 
+// Of a batch, to be run together: more gain nothing, and their maps leave the caches.
+std::size_t images_at_once(const Tensor& image) {
+  constexpr std::size_t kPixels = 1 << 14;
+  return std::max<std::size_t>(1, kPixels / image.pixels());
+}
+
 }  // namespace
 
 std::vector<float> Constant::read() const {
@@ -202,18 +208,24 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
 
 Network::Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports,
                  std::size_t threads)
-    : program_(std::move(program)), workers_(threads) {
+    : program_(std::move(program)),
+      batch_(batch),
+      parts_((batch + images_at_once(program_->image_in_) - 1) / images_at_once(program_->image_in_)),
+      workers_(threads) {
+  const std::size_t least = batch / parts_, most = (batch + parts_ - 1) / parts_;
   for (const Tensor& tensor : program_->tensors_) {
-    if (tensor.floats() > kMaxFloats / batch) refuse("a batch of " + std::to_string(batch) + " is too large");
+    if (tensor.floats() > kMaxFloats / most) refuse("a batch of " + std::to_string(batch) + " is too large");
   }
   std::size_t floats = 0, scratch = 0, common = 0;
   const std::vector<std::size_t> offsets = [&] {
-    frame_.batch = batch;
+    frame_.batch = most;
     return plan(&floats);
   }();
   for (const auto& op : program_->ops_) {
-    scratch = std::max(scratch, padded(op->scratch_floats(batch)));
-    common = std::max(common, op->common_doubles(batch));
+    for (const std::size_t images : {least, most}) {
+      scratch = std::max(scratch, padded(op->scratch_floats(images)));
+      common = std::max(common, op->common_doubles(images));
+    }
   }
   scratch += kGuard + kLanes;  // workers' memory apart by an odd number of cache lines
   if (floats > kMaxWork || common > kMaxWork || scratch > kMaxWork / threads) {
@@ -230,7 +242,7 @@ Network::Network(std::shared_ptr<const Program> program, std::size_t batch, cons
   for (std::size_t worker = 1; worker <= threads; ++worker) {
     guard(scratch_.data() + worker * scratch - kGuard, kGuard);
   }
-  frame_ = {batch, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
+  frame_ = {most, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
 }
 
 std::size_t Network::size(std::size_t tensor) const {
@@ -268,6 +280,17 @@ std::vector<std::size_t> Network::plan(std::size_t* total) const {
   return offsets;
 }
 
+Frame Network::part_of_frame(std::size_t part) const {
+  const std::size_t first = first_image(part);
+  const Tensor &in = program_->image_in_, &out = program_->image_out_;
+  Frame frame = frame_;
+  frame.batch = first_image(part + 1) - first;
+  frame.ports.input += first * in.channels * in.pixels();
+  frame.ports.labels += first;
+  frame.ports.output += first * out.channels * out.pixels();
+  return frame;
+}
+
 std::vector<double> Network::profile() {
   std::vector<double> seconds;
   run(&seconds);
@@ -283,13 +306,17 @@ void Network::run(std::vector<double>* seconds) {
     ~Release() { flag = false; }
   } release{busy_};
   using Clock = std::chrono::steady_clock;
+  if (seconds != nullptr) seconds->assign(program_->ops_.size(), 0.0);
   Clock::time_point before = Clock::now();
-  for (const auto& op : program_->ops_) {
-    op->run(frame_);
-    if (seconds == nullptr) continue;
-    const Clock::time_point now = Clock::now();
-    seconds->push_back(std::chrono::duration<double>(now - before).count());
-    before = now;
+  for (std::size_t part = 0; part < parts_; ++part) {
+    const Frame frame = part_of_frame(part);
+    for (std::size_t op = 0; op < program_->ops_.size(); ++op) {
+      program_->ops_[op]->run(frame);
+      if (seconds == nullptr) continue;
+      const Clock::time_point now = Clock::now();
+      (*seconds)[op] += std::chrono::duration<double>(now - before).count();
+      before = now;
+    }
   }
 }
 

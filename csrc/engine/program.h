@@ -67,7 +67,8 @@ class Program {
   Pages packed_;
 };
 
-// A program bound to its ports for batches of one size, with its own memory and threads.
+// A program bound to its ports for batches of one size, with its own memory and threads. Large batches are
+// run in parts: an image has the same bits in any, and maps of fewer images stay in the caches.
 class Network : public Denoiser {
  public:
   Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports, std::size_t threads);
@@ -80,10 +81,13 @@ class Network : public Denoiser {
 
  private:
   void run(std::vector<double>* seconds);
-  std::size_t size(std::size_t tensor) const;  // floats of the whole batch
+  std::size_t first_image(std::size_t part) const { return batch_ * part / parts_; }
+  Frame part_of_frame(std::size_t part) const;
+  std::size_t size(std::size_t tensor) const;  // floats of the largest part
   std::vector<std::size_t> plan(std::size_t* total) const;
 
   const std::shared_ptr<const Program> program_;
+  const std::size_t batch_, parts_;
   Workers workers_;
   Pages arena_, scratch_;
   AlignedArray<double> common_;

@@ -10,6 +10,9 @@
 // +-1 and infinity for m = 2.
 #pragma once
 
+#include <array>
+#include <utility>
+
 #include "engine/kernels/conv.h"
 #include "engine/kernels/gemm.h"
 
@@ -84,25 +87,33 @@ struct Filter<4> {
 // points do not meet in one set of the cache.
 inline std::size_t weight_step(const ConvShape& s) { return (s.in_blocks(0) * kLanes + 1) * kLanes; }
 
-// G g G^T of one panel: [input channel][tap][16] -> [point][input channel][16], points u_step floats apart.
-template <int M>
-void winograd_weight(const float* packed, std::size_t depth, float* u, std::size_t u_step) {
+// Line `Line` of G g G^T of one panel: [input channel][tap][16] -> [point][input channel][16], points u_step
+// floats apart.
+template <int M, int Line>
+void winograd_weight_line(const float* packed, std::size_t depth, float* u, std::size_t u_step) {
   constexpr int kSide = M + 2;
   for (std::size_t in = 0; in < depth; ++in, packed += 9 * kLanes) {
-    Floats columns[kSide * 3];
+    Floats across[3], line[kSide];
     for (int j = 0; j < 3; ++j) {
       const Floats g[3] = {load(packed + j * kLanes), load(packed + (3 + j) * kLanes),
                            load(packed + (6 + j) * kLanes)};
-      Filter<M>::weight(g, columns + j, 3);
+      Floats column[kSide];  // the compiler leaves out what is not used
+      Filter<M>::weight(g, column, 1);
+      across[j] = column[Line];
     }
-    float* out = u + in * kLanes;
-    for (int i = 0; i < kSide; ++i) {
-      Floats line[kSide];
-      Filter<M>::weight(columns + i * 3, line, 1);
+    Filter<M>::weight(across, line, 1);
 #pragma GCC unroll 6
-      for (int j = 0; j < kSide; ++j) store(out + (i * kSide + j) * u_step, line[j]);
-    }
+    for (int j = 0; j < kSide; ++j) store(u + in * kLanes + j * u_step, line[j]);
   }
+}
+
+template <int M>
+void winograd_weight(int line, const float* packed, std::size_t depth, float* u, std::size_t u_step) {
+  using Transform = void (*)(const float*, std::size_t, float*, std::size_t);
+  constexpr auto kLines = []<int... L>(std::integer_sequence<int, L...>) {
+    return std::array<Transform, sizeof...(L)>{winograd_weight_line<M, L>...};
+  }(std::make_integer_sequence<int, M + 2>());
+  kLines[line](packed, depth, u, u_step);
 }
 
 // Weights OIHW of one panel -> [input channel][tap][16]
@@ -123,7 +134,10 @@ void winograd_pack(const ConvShape& s, const float* weight, std::size_t first_pa
   for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
     if (s.transformed()) {
       winograd_taps(s, weight, panel, one);
-      winograd_weight<M>(one, depth, packed + panel * s.points() * weight_step(s), weight_step(s));
+      float* const to = packed + panel * s.points() * weight_step(s);
+      for (int line = 0; line < M + 2; ++line) {
+        winograd_weight<M>(line, one, depth, to + line * (M + 2) * weight_step(s), weight_step(s));
+      }
     } else {
       winograd_taps(s, weight, panel, packed + panel * taps);
     }
@@ -192,10 +206,12 @@ void winograd_output(const ConvShape& s, const ConvData& data, std::size_t first
   }
 }
 
-// A worker transforms the input of a part once for all the panels that come to it.
+// A worker transforms the input of a part once for all the panels that come to it. Points are computed line
+// by line: weights that are transformed here then take a sixth of the room, and stay in the cache beside the
+// input.
 template <int M>
 void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {
-  constexpr std::size_t kPoints = (M + 2) * (M + 2);
+  constexpr std::size_t kSide = M + 2, kPoints = kSide * kSide;
   const Items items = s.items(data.batch);
   const std::size_t blocks = s.in_blocks(0), depth = blocks * kLanes;
   const std::size_t u_step = weight_step(s);
@@ -205,8 +221,8 @@ void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::
     const std::size_t first = items.first_row(part), rows = items.first_row(part + 1) - first;
     const std::size_t v_step = rows * depth + kLanes;
     float* const made = scratch;
-    float* const m = made + (s.transformed() ? 0 : items.group * kPoints * u_step);
-    float* const v = m + kPoints * std::max(rows * items.group, kRows) * kLanes;
+    float* const m = made + (s.transformed() ? 0 : items.group * kSide * u_step);
+    float* const v = m + kPoints * rows * items.group * kLanes;
     if (part != current) {
       for (std::size_t row = 0; row < rows; row += kRows) {
         const std::size_t count = std::min(kRows, rows - row);
@@ -215,24 +231,33 @@ void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::
       current = part;
     }
     const std::size_t panel = items.first_panel(item), panels = items.panel_count(item);
-    const float* u = made;
-    if (s.transformed()) {
-      u = data.packed + panel * kPoints * u_step;
-    } else {
-      for (std::size_t p = 0; p < panels; ++p) {
-        winograd_weight<M>(data.packed + (panel + p) * depth * 9 * kLanes, depth, made + p * kPoints * u_step,
-                           u_step);
+    for (std::size_t line = 0; line < kSide; ++line) {
+      const float* u = made;
+      std::size_t u_panel = kSide * u_step;
+      if (s.transformed()) {
+        u_panel = kPoints * u_step;
+        u = data.packed + panel * u_panel + line * kSide * u_step;
+      } else {
+        for (std::size_t p = 0; p < panels; ++p) {
+          winograd_weight<M>(static_cast<int>(line), data.packed + (panel + p) * depth * 9 * kLanes, depth,
+                             made + p * u_panel, u_step);
+        }
+      }
+      for (std::size_t row = 0; row < rows; row += kRows) {
+        const std::size_t count = std::min(kRows, rows - row);
+        float* const m_row = m + row * items.group * kPoints * kLanes;
+        for (std::size_t j = 0; j < kSide; ++j) {
+          const std::size_t point = line * kSide + j;
+          gemm(count, v + point * v_step + row * depth, count * kLanes, u + j * u_step, u_panel, blocks,
+               panels, m_row + point * count * kLanes, kPoints * count * kLanes);
+        }
       }
     }
     for (std::size_t row = 0; row < rows; row += kRows) {
       const std::size_t count = std::min(kRows, rows - row);
-      const std::size_t m_step = kPoints * count * kLanes;
-      for (std::size_t point = 0; point < kPoints; ++point) {
-        gemm(count, v + point * v_step + row * depth, count * kLanes, u + point * u_step, kPoints * u_step,
-             blocks, panels, m + point * count * kLanes, m_step);
-      }
+      const float* const m_row = m + row * items.group * kPoints * kLanes;
       for (std::size_t p = 0; p < panels; ++p) {
-        winograd_output<M>(s, data, first + row, count, panel + p, m + p * m_step);
+        winograd_output<M>(s, data, first + row, count, panel + p, m_row + p * kPoints * count * kLanes);
       }
     }
   }

@@ -50,6 +50,18 @@ def test_a_random_network(seed: int):
     check_batches_and_threads(unet(seed))
 
 
+@pytest.mark.parametrize(("seed", "batch"), [(10, 700), (12, 1001), (13, 1001)])
+def test_a_batch_that_is_run_in_parts(seed: int, batch: int):
+    program = unet(seed, batch)
+    height, width = program.x.shape[2:]
+    parts = -(-batch // (2**14 // (height * width)))
+    assert parts > 1
+    whole = program.run(threads=2)
+    edges = [batch * part // parts for part in range(parts)]
+    for image in sorted({*edges, *(edge - 1 for edge in edges[1:]), batch - 1}):
+        np.testing.assert_array_equal(of_images(program, np.array([image]))[0], whole[image])
+
+
 def digests() -> dict[str, str]:
     """Of the results of all programs, with infinities and NaN among the inputs of some."""
     programs = {name: make() for name, make in CORPUS.items()} | {f"U-Net {seed}": unet(seed) for seed in range(20, 24)}
