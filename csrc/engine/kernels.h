@@ -42,6 +42,10 @@ struct Items {
 
 constexpr std::size_t kMaxInputs = 2;
 
+// Of the (tile + 2) lines of Winograd's points, whose weights a worker transforms at a time: so many that
+// they stay in the cache beside the input.
+constexpr std::size_t lines_at_once(std::size_t tile) { return tile == 4 ? 3 : tile + 2; }
+
 // A convolution; in Winograd's form a row of the work is a tile, else a pixel of the result.
 struct ConvShape {
   std::size_t inputs;  // 1, or 2 read as one with the channels behind each other
@@ -90,7 +94,8 @@ struct ConvShape {
     const std::size_t depth = depth_blocks() * kLanes, part = all.part_rows();
     const std::size_t products = std::max(part * all.group, kRows) * kLanes;
     if (tile == 0) return part * depth + products;
-    const std::size_t weights = transformed() ? 0 : (tile + 2) * all.group * (depth + 1) * kLanes;
+    const std::size_t weights =
+        transformed() ? 0 : lines_at_once(tile) * (tile + 2) * all.group * (depth + 1) * kLanes;
     return weights + points() * (products + part * depth + kLanes);
   }
 };

@@ -18,10 +18,16 @@ namespace pysdk::engine::PYSDK_ISA {
 // look past.
 constexpr std::size_t kAhead = 2048;
 
+// What is fetched into the cache meanwhile: as much as is read of B, `step` floats apart for each panel.
+struct Ahead {
+  const float* from;
+  std::size_t step;
+};
+
 // R rows, P panels: R P accumulators.
 template <int R, int P>
 inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t b_step, std::size_t k_blocks,
-                 float* c, std::size_t c_step) {
+                 float* c, std::size_t c_step, Ahead ahead) {
   Floats sum[P][R];
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
@@ -35,7 +41,7 @@ inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t
 #pragma GCC unroll 4
       for (int p = 0; p < P; ++p) {
         column[p] = load(b + p * b_step + k * kLanes);
-        __builtin_prefetch(b + p * b_step + k * kLanes + kAhead);
+        __builtin_prefetch(ahead.from + p * ahead.step + k * kLanes);
         pin(column[p]);
       }
 #pragma GCC unroll 24
@@ -47,6 +53,7 @@ inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t
     }
     a += a_step;
     b += kLanes * kLanes;
+    ahead.from += kLanes * kLanes;
   }
 #pragma GCC unroll 4
   for (int p = 0; p < P; ++p) {
@@ -55,7 +62,8 @@ inline void tile(const float* a, std::size_t a_step, const float* b, std::size_t
   }
 }
 
-using Tile = void (*)(const float*, std::size_t, const float*, std::size_t, std::size_t, float*, std::size_t);
+using Tile = void (*)(const float*, std::size_t, const float*, std::size_t, std::size_t, float*, std::size_t,
+                      Ahead);
 
 template <int P, int... R>
 constexpr Tile pick(std::size_t rows, std::integer_sequence<int, R...>) {
@@ -73,11 +81,12 @@ constexpr std::size_t kTileRows = 6;  // 12 of 16 registers
 template <int P>
 inline std::size_t panels_at_once(std::size_t rows, std::size_t a_step, const float* a, const float* b,
                                   std::size_t b_step, std::size_t k_blocks, std::size_t panels, float* c,
-                                  std::size_t c_step) {
+                                  std::size_t c_step, Ahead ahead) {
   const Tile run = pick<P>(rows, std::make_integer_sequence<int, kTileRows / P>());
   std::size_t panel = 0;
   for (; panel + P <= panels; panel += P) {
-    run(a, a_step, b + panel * b_step, b_step, k_blocks, c + panel * c_step, c_step);
+    run(a, a_step, b + panel * b_step, b_step, k_blocks, c + panel * c_step, c_step,
+        {ahead.from + panel * ahead.step, ahead.step});
   }
   return panel;
 }
@@ -85,7 +94,7 @@ inline std::size_t panels_at_once(std::size_t rows, std::size_t a_step, const fl
 // rows <= kRows. A: a_step floats from one block of 16 k to the next; B: b_step from panel to panel; C
 // likewise.
 inline void gemm(std::size_t rows, const float* a, std::size_t a_step, const float* b, std::size_t b_step,
-                 std::size_t k_blocks, std::size_t panels, float* c, std::size_t c_step) {
+                 std::size_t k_blocks, std::size_t panels, float* c, std::size_t c_step, Ahead ahead) {
   const std::size_t pieces = (rows + kTileRows - 1) / kTileRows;
   for (std::size_t panel = 0; panel < panels;) {
     std::size_t done = 1;
@@ -93,20 +102,29 @@ inline void gemm(std::size_t rows, const float* a, std::size_t a_step, const flo
       const std::size_t count = (rows - row + pieces - piece - 1) / (pieces - piece);
       const float* a_row = a + row * kLanes;
       const float* b_panel = b + panel * b_step;
+      const Ahead ahead_panel{ahead.from + panel * ahead.step, ahead.step};
       float* c_row = c + panel * c_step + row * kLanes;
       const std::size_t left = panels - panel;
       if (pieces == 1 && count <= kTileRows / 4 && left >= 4) {
-        done = panels_at_once<4>(count, a_step, a_row, b_panel, b_step, k_blocks, left, c_row, c_step);
+        done = panels_at_once<4>(count, a_step, a_row, b_panel, b_step, k_blocks, left, c_row, c_step,
+                                 ahead_panel);
       } else if (pieces == 1 && count <= kTileRows / 2 && left >= 2) {
-        done = panels_at_once<2>(count, a_step, a_row, b_panel, b_step, k_blocks, left, c_row, c_step);
+        done = panels_at_once<2>(count, a_step, a_row, b_panel, b_step, k_blocks, left, c_row, c_step,
+                                 ahead_panel);
       } else {
         pick<1>(count, std::make_integer_sequence<int, kTileRows>())(a_row, a_step, b_panel, b_step, k_blocks,
-                                                                     c_row, c_step);
+                                                                     c_row, c_step, ahead_panel);
       }
       row += count;
     }
     panel += done;
   }
+}
+
+// B itself is fetched ahead.
+inline void gemm(std::size_t rows, const float* a, std::size_t a_step, const float* b, std::size_t b_step,
+                 std::size_t k_blocks, std::size_t panels, float* c, std::size_t c_step) {
+  gemm(rows, a, a_step, b, b_step, k_blocks, panels, c, c_step, {b + kAhead, b_step});
 }
 
 }  // namespace pysdk::engine::PYSDK_ISA

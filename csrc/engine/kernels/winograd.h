@@ -87,33 +87,40 @@ struct Filter<4> {
 // points do not meet in one set of the cache.
 inline std::size_t weight_step(const ConvShape& s) { return (s.in_blocks(0) * kLanes + 1) * kLanes; }
 
-// Line `Line` of G g G^T of one panel: [input channel][tap][16] -> [point][input channel][16], points u_step
-// floats apart.
-template <int M, int Line>
-void winograd_weight_line(const float* packed, std::size_t depth, float* u, std::size_t u_step) {
+template <int M>
+constexpr int kLines = static_cast<int>(lines_at_once(M));
+
+// Lines from `First` of G g G^T of one panel: [input channel][tap][16] -> [point][input channel][16], points
+// u_step floats apart.
+template <int M, int First>
+void winograd_weight_from(const float* packed, std::size_t depth, float* u, std::size_t u_step) {
   constexpr int kSide = M + 2;
   for (std::size_t in = 0; in < depth; ++in, packed += 9 * kLanes) {
-    Floats across[3], line[kSide];
+    Floats lines[kSide][3];  // the compiler leaves out what is not used
     for (int j = 0; j < 3; ++j) {
       const Floats g[3] = {load(packed + j * kLanes), load(packed + (3 + j) * kLanes),
                            load(packed + (6 + j) * kLanes)};
-      Floats column[kSide];  // the compiler leaves out what is not used
-      Filter<M>::weight(g, column, 1);
-      across[j] = column[Line];
+      Filter<M>::weight(g, &lines[0][j], 3);
     }
-    Filter<M>::weight(across, line, 1);
+    float* out = u + in * kLanes;
 #pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j) store(u + in * kLanes + j * u_step, line[j]);
+    for (int i = First; i < First + kLines<M>; ++i) {
+      Floats line[kSide];
+      Filter<M>::weight(lines[i], line, 1);
+#pragma GCC unroll 6
+      for (int j = 0; j < kSide; ++j, out += u_step) store(out, line[j]);
+    }
   }
 }
 
 template <int M>
-void winograd_weight(int line, const float* packed, std::size_t depth, float* u, std::size_t u_step) {
+void winograd_weight(std::size_t first_line, const float* packed, std::size_t depth, float* u,
+                     std::size_t u_step) {
   using Transform = void (*)(const float*, std::size_t, float*, std::size_t);
-  constexpr auto kLines = []<int... L>(std::integer_sequence<int, L...>) {
-    return std::array<Transform, sizeof...(L)>{winograd_weight_line<M, L>...};
-  }(std::make_integer_sequence<int, M + 2>());
-  kLines[line](packed, depth, u, u_step);
+  constexpr auto kTransforms = []<int... I>(std::integer_sequence<int, I...>) {
+    return std::array<Transform, sizeof...(I)>{winograd_weight_from<M, I * kLines<M>>...};
+  }(std::make_integer_sequence<int, (M + 2) / kLines<M>>());
+  kTransforms[first_line / kLines<M>](packed, depth, u, u_step);
 }
 
 // Weights OIHW of one panel -> [input channel][tap][16]
@@ -135,7 +142,7 @@ void winograd_pack(const ConvShape& s, const float* weight, std::size_t first_pa
     if (s.transformed()) {
       winograd_taps(s, weight, panel, one);
       float* const to = packed + panel * s.points() * weight_step(s);
-      for (int line = 0; line < M + 2; ++line) {
+      for (std::size_t line = 0; line < M + 2; line += kLines<M>) {
         winograd_weight<M>(line, one, depth, to + line * (M + 2) * weight_step(s), weight_step(s));
       }
     } else {
@@ -211,7 +218,7 @@ void winograd_output(const ConvShape& s, const ConvData& data, std::size_t first
 // input.
 template <int M>
 void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {
-  constexpr std::size_t kSide = M + 2, kPoints = kSide * kSide;
+  constexpr std::size_t kSide = M + 2, kPoints = kSide * kSide, kTaps = 9, kPass = kSide * kLines<M>;
   const Items items = s.items(data.batch);
   const std::size_t blocks = s.in_blocks(0), depth = blocks * kLanes;
   const std::size_t u_step = weight_step(s);
@@ -221,7 +228,7 @@ void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::
     const std::size_t first = items.first_row(part), rows = items.first_row(part + 1) - first;
     const std::size_t v_step = rows * depth + kLanes;
     float* const made = scratch;
-    float* const m = made + (s.transformed() ? 0 : items.group * kSide * u_step);
+    float* const m = made + (s.transformed() ? 0 : items.group * kPass * u_step);
     float* const v = m + kPoints * rows * items.group * kLanes;
     if (part != current) {
       for (std::size_t row = 0; row < rows; row += kRows) {
@@ -231,26 +238,33 @@ void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::
       current = part;
     }
     const std::size_t panel = items.first_panel(item), panels = items.panel_count(item);
-    for (std::size_t line = 0; line < kSide; ++line) {
+    const float* const packed = data.packed + panel * depth * kTaps * kLanes;
+    const float* const next = packed + panels * depth * kTaps * kLanes;
+    for (std::size_t first_point = 0; first_point < kPoints; first_point += kPass) {
       const float* u = made;
-      std::size_t u_panel = kSide * u_step;
+      std::size_t u_panel = kPass * u_step;
       if (s.transformed()) {
         u_panel = kPoints * u_step;
-        u = data.packed + panel * u_panel + line * kSide * u_step;
+        u = data.packed + panel * u_panel + first_point * u_step;
       } else {
         for (std::size_t p = 0; p < panels; ++p) {
-          winograd_weight<M>(static_cast<int>(line), data.packed + (panel + p) * depth * 9 * kLanes, depth,
+          winograd_weight<M>(first_point / kSide, packed + p * depth * kTaps * kLanes, depth,
                              made + p * u_panel, u_step);
         }
       }
       for (std::size_t row = 0; row < rows; row += kRows) {
         const std::size_t count = std::min(kRows, rows - row);
         float* const m_row = m + row * items.group * kPoints * kLanes;
-        for (std::size_t j = 0; j < kSide; ++j) {
-          const std::size_t point = line * kSide + j;
-          gemm(count, v + point * v_step + row * depth, count * kLanes, u + j * u_step, u_panel, blocks,
-               panels, m_row + point * count * kLanes, kPoints * count * kLanes);
+        for (std::size_t point = first_point; point < first_point + kPass; ++point, u += u_step) {
+          // the weights that will be transformed next, spread over the points
+          Ahead ahead{u + kAhead, u_panel};
+          if (!s.transformed() && row == 0 && point * kTaps % kPoints < kTaps) {
+            ahead = {next + point * kTaps / kPoints * depth * kLanes, depth * kTaps * kLanes};
+          }
+          gemm(count, v + point * v_step + row * depth, count * kLanes, u, u_panel, blocks, panels,
+               m_row + point * count * kLanes, kPoints * count * kLanes, ahead);
         }
+        u -= kPass * u_step;
       }
     }
     for (std::size_t row = 0; row < rows; row += kRows) {
