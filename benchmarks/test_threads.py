@@ -1,6 +1,8 @@
-"""What more threads bring: the native engine, and beside it a product of two matrices, which is all compute."""
+"""What more threads bring: the native engine, and by itself a product of two matrices, which is all compute."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,49 +12,58 @@ from threadpoolctl import threadpool_limits
 from benchmarks.interleave import Work, interleave
 from benchmarks.networks import Networks
 
+GROUP = pytest.mark.benchmark(group="Threads, each count against one thread")
 SIZE = 2048
 PAUSE = 0.05
 """OpenBLAS's idle threads look for work longer than the others'."""
 
 
-@pytest.mark.benchmark(group="Threads, each count against one thread")
+@GROUP
 @pytest.mark.parametrize("batch", [1, 16])
 def test_threads(benchmark: BenchmarkFixture, networks: Networks, threads: int, seconds: float, batch: int) -> None:
-    if threads == 1:
-        pytest.skip("has nothing to compare with one thread")
-    counts = sorted({1, threads, *(2**power for power in range(threads.bit_length()) if 2**power <= threads)})
     inputs = networks.network("cifar10").inputs(batch)
+    works = {count: networks.call("cifar10", batch, inputs, count) for count in counts(threads)}
+    outputs = [np.array(work()) for work in works.values()]
+    assert all(np.array_equal(output, outputs[0]) for output in outputs), "threads change the result"
+    compare(benchmark, works.__getitem__, threads, seconds, f"CIFAR-10 network, batch {batch}")
+
+
+@GROUP
+def test_product(benchmark: BenchmarkFixture, threads: int, seconds: float) -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((SIZE, SIZE), np.float32) for _ in range(2))
 
-    def product(count: int) -> None:
-        with threadpool_limits(count, "blas"):
-            np.matmul(a, b)
+    def product(count: int) -> Work:
+        def run() -> None:
+            with threadpool_limits(count, "blas"):
+                np.matmul(a, b)
 
-    works: dict[str, Work] = {}
-    for count in counts:
-        works[f"network, {count}"] = networks.call("cifar10", batch, inputs, count)
-        works[f"product, {count}"] = lambda count=count: product(count)
-    outputs = [np.array(works[f"network, {count}"]()) for count in counts]
-    assert all(np.array_equal(output, outputs[0]) for output in outputs), "threads change the result"
+        return run
 
-    titles = {"network": f"CIFAR-10 network, batch {batch}", "product": f"numpy's product of {SIZE} x {SIZE} float32"}
+    compare(benchmark, product, threads, seconds, f"numpy's product of {SIZE} x {SIZE} float32")
+
+
+def counts(threads: int) -> list[int]:
+    """1, 2, 4, ... up to all of them."""
+    return sorted({1, threads, *(2**power for power in range(threads.bit_length()) if 2**power <= threads)})
+
+
+def compare(benchmark: BenchmarkFixture, work: Callable[[int], Work], threads: int, seconds: float, title: str) -> None:
+    """Time `work(count)` for all counts in turns; skips where there is one thread."""
+    if threads == 1:
+        pytest.skip("has nothing to compare with one thread")
+    fewer = {f"{count} threads": work(count) for count in counts(threads)[:-1]}
     interleave(
         benchmark,
-        works.pop(f"network, {threads}"),
-        works,
-        seconds=2 * seconds,
-        rounds=(3, 30),
+        work(threads),
+        fewer,
+        seconds=seconds,
+        rounds=(3, 60),
         pause=PAUSE,
-        work=f"batch {batch}",
+        work=title,
         unit="ms",
         ways=[
-            (
-                f"{title}, 1 to {count} threads",
-                f"{name}, 1",
-                "pysdk" if (name, count) == ("network", threads) else f"{name}, {count}",
-            )
-            for name, title in titles.items()
-            for count in counts[1:]
+            (f"{title}, 1 to {count} threads", "1 threads", "pysdk" if count == threads else f"{count} threads")
+            for count in counts(threads)[1:]
         ],
     )
