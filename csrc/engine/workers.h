@@ -50,7 +50,7 @@ class Workers {
 
   class Team {
    public:
-    explicit Team(std::size_t count) {
+    explicit Team(std::size_t count) : taken_(count) {
       threads_.reserve(count - 1);
       try {
         for (std::size_t worker = 1; worker < count; ++worker) {
@@ -66,20 +66,20 @@ class Workers {
     ~Team() { stop(); }
 
     void run(std::size_t parts, std::size_t items, const void* work, Call call) {
-      parts_ = parts;
       items_ = items;
       work_ = work;
       call_ = call;
-      busy_.store(static_cast<std::uint32_t>(threads_.size()), std::memory_order_relaxed);
-      start_round();
-      part(0);
-      for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) {
+      done_.store(0, std::memory_order_relaxed);
+      start_round(parts);
+      help(0, round_.load(std::memory_order_relaxed));
+      std::size_t done = done_.load(std::memory_order_acquire);
+      for (int spin = 0; done != parts; ++spin) {
         if (spin < kSpins) {
           pause();
         } else {
-          const std::uint32_t left = busy_.load(std::memory_order_acquire);
-          if (left != 0) busy_.wait(left, std::memory_order_acquire);
+          done_.wait(static_cast<std::uint32_t>(done), std::memory_order_acquire);
         }
+        done = done_.load(std::memory_order_acquire);
       }
     }
 
@@ -95,18 +95,32 @@ class Workers {
 
     void stop() {
       stop_ = true;
-      start_round();
+      start_round(0);
       for (std::thread& thread : threads_) thread.join();
     }
 
-    void start_round() {
-      round_.fetch_add(1, std::memory_order_release);
-      round_.notify_all();
+    // A round is its number and, in the low 16 bits, its parts: one value, so that they are read together.
+    void start_round(std::size_t parts) {
+      const std::uint64_t number = (round_.load(std::memory_order_relaxed) >> 16) + 1;
+      round_.store(number << 16 | parts, std::memory_order_release);
+      rounds_.fetch_add(1, std::memory_order_release);
+      rounds_.notify_all();
     }
 
-    void part(std::size_t worker) const {
-      if (worker >= parts_) return;
-      call_(work_, items_ * worker / parts_, items_ * (worker + 1) / parts_, worker);
+    // Runs the worker's own part, then those that nobody has begun: a thread that is not given a processor
+    // holds up nobody. Who comes too late finds nothing to take, whatever round it is by then.
+    void help(std::size_t worker, std::uint64_t round) {
+      const std::size_t parts = round & 0xffff;
+      for (std::size_t i = 0; i < parts; ++i) {
+        const std::size_t part = (worker + i) % parts;
+        std::uint64_t taken = taken_[part].load(std::memory_order_relaxed);
+        if (taken >= round ||
+            !taken_[part].compare_exchange_strong(taken, round, std::memory_order_acq_rel)) {
+          continue;
+        }
+        call_(work_, items_ * part / parts, items_ * (part + 1) / parts, worker);
+        if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts) done_.notify_one();
+      }
     }
 
     void serve(std::size_t worker) {
@@ -114,24 +128,25 @@ class Workers {
         std::uint32_t now = seen;
         for (int spin = 0; spin < kSpins && now == seen; ++spin) {
           pause();
-          now = round_.load(std::memory_order_acquire);
+          now = rounds_.load(std::memory_order_acquire);
         }
         while (now == seen) {
-          round_.wait(seen, std::memory_order_acquire);
-          now = round_.load(std::memory_order_acquire);
+          rounds_.wait(seen, std::memory_order_acquire);
+          now = rounds_.load(std::memory_order_acquire);
         }
         seen = now;
         if (stop_) return;
-        part(worker);
-        if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+        help(worker, round_.load(std::memory_order_acquire));
       }
     }
 
+    std::vector<std::atomic<std::uint64_t>> taken_;  // per part, the round it was last begun in
     std::vector<std::thread> threads_;
-    std::atomic<std::uint32_t> round_{0};
-    std::atomic<std::uint32_t> busy_{0};
+    std::atomic<std::uint64_t> round_{0};
+    std::atomic<std::uint32_t> rounds_{0};  // what sleeping threads wait for
+    std::atomic<std::uint32_t> done_{0};    // parts of the round
     std::atomic<bool> stop_{false};
-    std::size_t parts_ = 0, items_ = 0;  // of the round, published by it
+    std::size_t items_ = 0;  // of the round, published by it
     const void* work_ = nullptr;
     Call call_ = nullptr;
   };
