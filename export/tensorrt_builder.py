@@ -123,6 +123,7 @@ def build(
         data=(NETWORK_NAME,) if options.strip_weights else (),
         precision=options.precision,
         batch_size=batch_size,
+        batches=(profile[0], profile[2]),
         requires=requires,
         max_abs_error=error.max_abs_error if error else None,
         notes="; ".join(notes),
