@@ -276,7 +276,7 @@ def _check_relations(manifest: Manifest) -> None:
             model.class_names is None or len(model.class_names) == labels,
             f"model.class_names has {len(model.class_names or ())} names, expected num_classes, which is {labels}",
         ),
-        (NETWORK_NAME in members, f"members has no {NETWORK_NAME}, which every plan keeps"),
+        (NETWORK_NAME in members or manifest.engines, f"members has no {NETWORK_NAME}, and there is no engine either"),
         (
             classifier is None or classifier.member in members,
             f"classifier.member is {classifier and classifier.member!r}, expected one of {sorted(members)}",

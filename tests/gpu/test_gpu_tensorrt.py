@@ -86,6 +86,25 @@ def test_batches_of_the_profile(tensorrt_plan: Path, on_tensorrt: Sampler) -> No
         Sampler(tensorrt_plan, device="cuda", batch_size=9)
 
 
+def test_a_raw_engine_is_the_same_network(tensorrt_plan: Path, on_tensorrt: Sampler, tmp_path: Path) -> None:
+    """What trtexec would write: the engine without its plan, whose inputs and batches are read from it."""
+    from pysdk.export.build_engine import build
+
+    with Plan.open(tensorrt_plan) as plan:
+        built = plan.manifest.engines[0]
+        (tmp_path / "raw.engine").write_bytes(plan.member(built.member))
+    options = {"prediction_type": "epsilon", "schedule": "linear", "variance_type": "learned_range"}
+    manifest = build(
+        tmp_path / "raw.engine",
+        tmp_path / "raw.plan",
+        importer_options={**options, "num_classes": "3", "null_label": "3"},
+    )
+    assert manifest.engines[0].batches == (1, 8)
+    assert manifest.engines[0].requires["version"] == built.requires["version"]
+    with Sampler(tmp_path / "raw.plan", device="cuda") as sampler:
+        np.testing.assert_array_equal(sampler.sample(4, steps=20), on_tensorrt.sample(4, steps=20))
+
+
 def test_a_damaged_engine_is_refused(tensorrt_plan: Path) -> None:
     with Plan.open(tensorrt_plan) as plan:
         info, model = plan.manifest.engines[0], plan.manifest.model
