@@ -185,7 +185,7 @@ def test_names_and_a_time_without_axes() -> None:
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        ("set_input_shape", r"takes no 'x' of shape \(4, 1, 2, 2\): it is outside of the batches it was built for"),
+        ("set_input_shape", r"takes no 'x' of shape \(4, 1, 2, 2\) \(it gave no reason\); build the plan again"),
         ("set_tensor_address", "does not take the memory of 'x'"),
         ("execute_async_v3", "refused to enqueue"),
     ],
@@ -193,6 +193,15 @@ def test_names_and_a_time_without_axes() -> None:
 def test_what_the_context_refuses_is_an_error(refused: str, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         network(Context(refused)).bind(BUFFERS)(77)
+
+
+def test_shapes_that_do_not_go_together() -> None:
+    class Strict(Context):
+        def infer_shapes(self) -> list[str]:
+            raise RuntimeError
+
+    with pytest.raises(EngineError, match="GPU cannot run with these shapes: it gave no reason"):
+        network(Strict()).bind(BUFFERS)
 
 
 def test_no_room_for_a_context() -> None:
@@ -259,5 +268,9 @@ def test_the_installed_library() -> None:
     assert hasattr(library.api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
     assert hasattr(library.api.DynamicShapesKernelSpecializationStrategy, "EAGER")
     assert hasattr(library.api.ICudaEngine, "create_runtime_config")
+    for name in ("get_tensor_profile_shape", "get_tensor_shape", "get_tensor_dtype", "get_tensor_mode"):
+        assert hasattr(library.api.ICudaEngine, name)
+    for name in ("set_input_shape", "infer_shapes", "set_tensor_address", "execute_async_v3"):
+        assert hasattr(library.api.IExecutionContext, name)
     with pytest.raises(EngineError, match="cannot load the engine: "):
         library.deserialize(b"not an engine" * 100)

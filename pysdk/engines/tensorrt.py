@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pysdk import cuda_driver, tensorrt_library
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log, TensorrtEngine
+from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log, TensorrtContext, TensorrtEngine
+
+if TYPE_CHECKING:
+    from pysdk import _native
 
 DEVICE = "cuda"
 
@@ -83,26 +87,36 @@ class TensorrtNetwork:
             "output": buffers.network_output,
         }
         with self._lock:
-            context = self.library.context(self.engine)
-            for role, tensor in self.tensors.items():
-                shape = arrays[role].shape if tensor.shape else ()  # a time without axes
-                if tensor.is_input and not context.set_input_shape(tensor.name, shape):
-                    raise EngineError(
-                        f"{self.description} takes no {tensor.name!r} of shape {shape}: it is outside of the batches "
-                        f"it was built for; {REBUILD} and --batch-profile"
-                    )
-            missing = context.infer_shapes()
-            if missing:
-                raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
-            for role, tensor in self.tensors.items():
-                if not context.set_tensor_address(tensor.name, arrays[role].pointer):
-                    raise EngineError(f"TensorRT does not take the memory of {tensor.name!r}: {self.log.reason()}")
+            context = self._context(arrays)
 
         def enqueue(stream: int) -> None:
             if not context.execute_async_v3(stream):  # it would leave the output as it was
                 raise EngineError(f"TensorRT refused to enqueue the network: {self.log.reason()}")
 
         return enqueue
+
+    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> TensorrtContext:
+        """A context with the shapes and addresses of these arrays."""
+        context = self.library.context(self.engine)
+        for role, tensor in self.tensors.items():
+            if not tensor.is_input:
+                continue
+            shape = arrays[role].shape if tensor.shape else ()  # a time without axes
+            if not context.set_input_shape(tensor.name, shape):
+                raise EngineError(
+                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); {REBUILD} "
+                    "and a --batch-profile with such batches"
+                )
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise EngineError(f"{self.description} cannot run with these shapes: {self.log.reason()}") from error
+        if missing:
+            raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
+        for role, tensor in self.tensors.items():
+            if not context.set_tensor_address(tensor.name, arrays[role].pointer):
+                raise EngineError(f"TensorRT does not take the memory of {tensor.name!r}: {self.log.reason()}")
+        return context
 
 
 def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *network: memoryview) -> TensorrtNetwork:

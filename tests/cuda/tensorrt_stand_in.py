@@ -141,6 +141,7 @@ class Context:
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
         low, _, high = self.engine.get_tensor_profile_shape(name, 0)
         if len(shape) != len(low) or not all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True)):
+            self.engine.logger.log(1, f"{name} is outside of the profile, {low} to {high}")
             return False
         self.shapes[name] = tuple(shape)
         return True
