@@ -17,9 +17,20 @@ import numpy as np
 import onnxruntime
 
 from pysdk import _native
+from pysdk.manifest import EngineInfo
 from pysdk.tensorrt_library import Library
 
 VERSION = "11.4.1.10"
+
+INFO = EngineInfo(
+    kind="tensorrt",
+    member="tensorrt.engine",
+    precision="float32",
+    batch_size=4,
+    batches=(2, 8),
+    requires={"library": "tensorrt", "version": VERSION, "compute_capability": "9.0"},
+)
+"""What a plan says of an engine for batches of 2 to 8."""
 
 _DTYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64", "tensor(int32)": "INT32"}
 _HEAD = struct.Struct("<4s3H")

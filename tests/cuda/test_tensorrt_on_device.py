@@ -12,42 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx as onnx_api
 import pytest
 import tensorrt_stand_in
 from click.testing import CliRunner
 from host_engine import HostEngine
 from msgspec.structs import replace
-from pysdk.export.build_engine import build
-from tensorrt_stand_in import StandIn
+from tensorrt_stand_in import INFO, StandIn
 
-from pysdk import Plan, Sampler, _native, cuda_driver, tensorrt_library
-from pysdk.cuda_driver import CudaDevice
+from pysdk import Plan, Sampler, _native
 from pysdk.engines import tensorrt
-from pysdk.errors import EngineError, ExportError, OptionError
+from pysdk.errors import EngineError, OptionError
 from pysdk.manifest import EngineInfo
 from pysdk.plan import write_plan
-
-INFO = EngineInfo(
-    kind="tensorrt",
-    member="tensorrt.engine",
-    precision="float32",
-    batch_size=4,
-    batches=(2, 8),
-    requires={"library": "tensorrt", "version": tensorrt_stand_in.VERSION, "compute_capability": "9.0"},
-)
-
-
-@pytest.fixture
-def trt(device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """A machine with the library and two GPUs of different kinds."""
-    made = StandIn(device)
-    cards = [CudaDevice("NVIDIA H200", "9.0"), CudaDevice("NVIDIA L4", "8.9")]
-    monkeypatch.setattr(tensorrt_library, "installed", lambda: ["tensorrt"])
-    monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: tensorrt_stand_in.VERSION)
-    monkeypatch.setattr(tensorrt_library, "find", lambda name=None: made.library())
-    monkeypatch.setattr(cuda_driver, "device", lambda index=0: cards[index])
-    return made
 
 
 @pytest.fixture
@@ -193,51 +169,6 @@ def test_an_engine_without_weights_gets_them(trt: StandIn, make: Callable[..., P
         Sampler(make(replace(INFO, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
     ):
         np.testing.assert_array_equal(stripped.sample(3, steps=2), whole.sample(3, steps=2))
-
-
-# Engines of others.
-
-
-def renamed(onnx: bytes, names: dict[str, str]) -> bytes:
-    model = onnx_api.load_from_string(onnx)
-    for value in [*model.graph.input, *model.graph.output]:
-        value.name = names[value.name]
-    for node in model.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    return bytes(model.SerializeToString())
-
-
-def test_an_engine_file_becomes_a_plan_and_images(trt: StandIn, conditional_plan: Path, tmp_path: Path) -> None:
-    with Plan.open(conditional_plan) as plan:
-        onnx, model = bytes(plan.member("network.onnx")), plan.manifest.model
-    names = {"x": "sample", "t": "timestep", "label": "class_labels", "output": "noise_pred"}
-    source, path = tmp_path / "model.engine", tmp_path / "model.plan"
-    source.write_bytes(tensorrt_stand_in.serialized(renamed(onnx, names), (1, 4, 8)))
-    options = {"prediction_type": "epsilon", "schedule": "linear", "num_classes": "3", "null_label": "3"}
-    with trt.device.current():  # as a process's first one is
-        manifest = build(source, path, importer_options={**options, "variance_type": "learned_range"})
-    assert (manifest.model.shape, manifest.model.out_channels) == (model.shape, model.out_channels)
-    assert (manifest.engines[0].requires, manifest.engines[0].batches) == (INFO.requires, (1, 8))
-    arguments = {"steps": 5, "solver": "ddim", "guidance_scale": 2.0, "output": "float32"}
-    with (
-        Sampler(path, device="cuda") as sampler,
-        Sampler(conditional_plan, engine="onnxruntime", threads=1) as cpu,
-    ):
-        np.testing.assert_array_equal(sampler.sample(5, **arguments), cpu.sample(5, **arguments))
-    with pytest.raises(
-        EngineError, match=r"that runs on the CPU \(tensorrt: it runs on a CUDA device\); use device='cuda'"
-    ):
-        Sampler(path)
-
-
-def test_an_engine_that_cannot_be_loaded_here(trt: StandIn, tmp_path: Path) -> None:
-    source = tmp_path / "model.engine"
-    source.write_bytes(tensorrt_stand_in.serialized(b"", (1, 4, 8)))
-    with pytest.raises(
-        ExportError, match=r"engine of TensorRT: .* cannot load the engine: deserialize: .*; build from"
-    ):
-        build(source, tmp_path / "model.plan")
 
 
 # What the library refuses.
