@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pysdk.export import native_builder
-from pysdk.export.build_engine import prepare
 from pysdk.export.native import reference
 from pysdk.export.native.weights import unpack
 from pysdk.export.network import Network
 from pysdk.export.onnx_export import export_onnx
+from pysdk.export.preparation import prepare
 
 from benchmarks.workload import BUILT
 from pysdk import Plan, _native, engines

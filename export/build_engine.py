@@ -6,29 +6,26 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from msgspec.structs import replace
 from pysdk.export.dry_run import summary
-from pysdk.export.engine_options import ENGINES, TensorrtOptions, check_engines, tensorrt_options
+from pysdk.export.engine_options import (
+    BATCH_SIZE,
+    ENGINES,
+    TensorrtOptions,
+    as_it_is,
+    check_engines,
+    tensorrt_options,
+)
+from pysdk.export.preparation import prepare, step
 
 from pysdk import tensorrt_library
-from pysdk.edm import EdmSchedule
-from pysdk.engines import require
-from pysdk.errors import ExportError, MissingDependencyError
-from pysdk.guidance import resolve_guidance
-from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
+from pysdk.manifest import NETWORK_NAME, Manifest
 from pysdk.plan import write_plan
-from pysdk.request import resolve_table
-from pysdk.schedule import Schedule
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network
@@ -37,31 +34,7 @@ if TYPE_CHECKING:
 SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
 
-INSTALL = "pip install 'pysdk[export]'"
-
 CHECK_SECONDS = 60.0
-
-
-@contextmanager
-def step(name: str, verbose: bool) -> Iterator[None]:
-    """One named step: its failure says which it was, `verbose` says what it took."""
-    if sys.stderr.isatty():
-        click.echo(f"{name} ...", err=True)
-    start = time.perf_counter()
-    try:
-        yield
-    except MissingDependencyError:
-        raise  # its message is the command to run
-    except Exception as error:
-        raise ExportError(f"{name}: {error}") from error
-    if verbose:
-        click.echo(f"{name}: {time.perf_counter() - start:.1f} s", err=True)
-
-
-def check_defaults(manifest: Manifest, schedule: Schedule | EdmSchedule) -> None:
-    """OptionError unless `Sampler.sample()` can run without arguments, which is to be known before minutes of work."""
-    resolve_table(manifest, schedule, None, None, {})
-    resolve_guidance(manifest.model, manifest.defaults.guidance_scale, 1)
 
 
 def build(
@@ -71,7 +44,7 @@ def build(
     solver: str | None = None,
     steps: int | None = None,
     guidance_scale: float | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     engine: str | Sequence[str] = "auto",
     tensorrt: TensorrtOptions | None = None,
     check_seconds: float = CHECK_SECONDS,
@@ -80,11 +53,13 @@ def build(
 ) -> Manifest:
     """Build a plan from anything an importer reads, e.g. a checkpoint folder of `pysdk train`.
 
+    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is.
+
     Args:
         source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
-        batch_size: images of one network call.
+        batch_size: images of one network call; by default 16, or what a finished engine is fastest at.
         engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first;
             "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
             costs no bytes, for machines that cannot run it.
@@ -99,7 +74,8 @@ def build(
 
     Raises:
         MissingDependencyError: torch, onnx, onnxscript, safetensors or the TensorRT asked for is not installed.
-        OptionError: `engine` is none of these, or `tensorrt` is given without that engine.
+        OptionError: `engine` is none of these, `tensorrt` is given without that engine, or a finished engine is asked
+            to be another.
         ExportError: a step failed; the message starts with its name.
     """
     wanted = check_engines(engine, tensorrt)
@@ -113,6 +89,11 @@ def build(
         verbose=verbose,
         importer_options=importer_options,
     )
+    if network.engine is not None:
+        info = as_it_is(network.engine.info, engine, tensorrt, batch_size)
+        with step("write the plan", verbose):
+            return write_plan(out, msgspec.structs.replace(manifest, engines=(info,)), network.engine.files)
+    batch_size = BATCH_SIZE if batch_size is None else batch_size
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
 
@@ -174,47 +155,6 @@ def build_tensorrt(
     return built
 
 
-def prepare(
-    source: str | os.PathLike[str],
-    *,
-    solver: str | None,
-    steps: int | None,
-    guidance_scale: float | None,
-    verbose: bool,
-    importer_options: Mapping[str, str] | None,
-) -> tuple[Network, Manifest]:
-    """The network of a source and the manifest of its plan, without engines; `build` documents arguments and errors."""
-    for package in ("torch", "safetensors", "onnx", "onnxscript"):
-        require(package, INSTALL)
-    with step("load the checkpoint", verbose):
-        from pysdk.export.importers import load_network
-
-        network = load_network(os.fspath(source), dict(importer_options or {}))
-        manifest = Manifest(
-            pysdk_version=version("pysdk"),
-            created_by="pysdk build",
-            model=network.model,
-            schedule=network.schedule,
-            defaults=override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale),
-        )
-    with step("check the defaults", verbose):
-        check_defaults(manifest, network.make_schedule())
-    return network, manifest
-
-
-def override(
-    defaults: DefaultsInfo, *, solver: str | None, steps: int | None, guidance_scale: float | None
-) -> DefaultsInfo:
-    """The defaults of a source with those the user gave instead; another solver drops the options of the first."""
-    if solver is not None and solver != defaults.solver:
-        defaults = replace(defaults, solver=solver, options={})
-    return replace(
-        defaults,
-        steps=defaults.steps if steps is None else steps,
-        guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
-    )
-
-
 @click.command("build", context_settings={"ignore_unknown_options": True})
 @click.argument("source", required=False)
 @click.argument("importer_options", nargs=-1, type=click.UNPROCESSED)
@@ -225,7 +165,7 @@ def override(
 @click.option("--steps", type=click.IntRange(min=1), help="Default number of steps (default: what the source says).")
 @click.option("--guidance-scale", type=float, help="Default classifier-free guidance scale.")
 @click.option(
-    "--batch-size", default=16, show_default=True, type=click.IntRange(1, 65_536), help="Images per network call."
+    "--batch-size", show_default=str(BATCH_SIZE), type=click.IntRange(1, 65_536), help="Images per network call."
 )
 @click.option(
     "--engine",
@@ -251,7 +191,7 @@ def command(
     importer_options: tuple[str, ...],
     out: Path,
     dry_run: bool,
-    batch_size: int,
+    batch_size: int | None,
     engine: tuple[str, ...],
     tensorrt: TensorrtOptions | None,
     check_seconds: float,
@@ -268,8 +208,10 @@ def command(
             raise click.UsageError("There is no shipped checkpoint beside this installation; name a SOURCE.")
         source = str(shipped)
     if dry_run:
-        _, manifest = prepare(source, importer_options=options, **settings)
-        click.echo(summary(manifest, batch_size, check_engines(engine, tensorrt), tensorrt))
+        network, manifest = prepare(source, importer_options=options, **settings)
+        ready = None if network.engine is None else as_it_is(network.engine.info, engine, tensorrt, batch_size)
+        wanted = check_engines(engine, tensorrt)
+        click.echo(summary(manifest, batch_size or BATCH_SIZE, wanted, tensorrt, ready))
         return
     build(
         source,

@@ -13,7 +13,7 @@ from pysdk.export.gradient import export_gradient, log_probability_gradient
 from pysdk.export.onnx_export import MAX_RELATIVE_ERROR
 from torch import nn
 
-from pysdk.engines import Engine, default_threads, onnxruntime
+from pysdk.engines import Engine, default_threads, home, onnxruntime
 from pysdk.errors import ExportError, OptionError
 from pysdk.manifest import CLASSIFIER_NAME, ClassifierInfo, EngineInfo, Manifest, ModelInfo
 from pysdk.plan import Plan, write_plan
@@ -44,7 +44,7 @@ def add_classifier(
 
     Raises:
         ExportError: its gradient cannot be lowered, or ONNX Runtime and torch differ by more than `MAX_RELATIVE_ERROR`.
-        OptionError: num_classes is not that of the model.
+        OptionError: num_classes is not that of the model, or no engine of the plan runs on the CPU.
     """
     from tqdm import tqdm
 
@@ -53,6 +53,11 @@ def add_classifier(
         if manifest.model.num_classes not in (None, num_classes):
             raise OptionError(
                 f"the classifier has {num_classes} classes, expected those of the model, {manifest.model.num_classes}"
+            )
+        if {home(info.kind) for info in manifest.engines} == {"cuda"}:
+            raise OptionError(
+                f"plan {str(opened.path)!r} has no engine for the CPU, where alone classifier guidance runs; build one "
+                "from a checkpoint or an ONNX file"
             )
         if manifest.schedule.edm is not None:
             raise OptionError(f"{manifest.model.name!r} is a network of sigma; classifiers are told timesteps")

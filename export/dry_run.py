@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 from pysdk.export.engine_options import TensorrtOptions
 
-from pysdk.manifest import Manifest
+from pysdk.manifest import EngineInfo, Manifest
 
 
-def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt: TensorrtOptions | None) -> str:
-    """What `build` would write, one line each."""
+def summary(
+    manifest: Manifest,
+    batch_size: int,
+    wanted: Sequence[str],
+    tensorrt: TensorrtOptions | None,
+    ready: EngineInfo | None = None,
+) -> str:
+    """What `build` would write, one line each; `ready` is an engine that the source is already."""
     model, defaults = manifest.model, manifest.defaults
     channels, height, width = model.shape
     clip = {"none": "not clipped", "clamp": f"clipped to [-{defaults.clip.limit:g}, {defaults.clip.limit:g}]"}
@@ -29,7 +35,9 @@ def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt
         "schedule": manifest.schedule.summary(),
         "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
         "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
-        "engine": f"{', '.join(engines)}, float32{' otherwise' * ('tensorrt' in wanted)}, batches of {batch_size}",
+        "engine": f"{', '.join(engines)}, float32{' otherwise' * ('tensorrt' in wanted)}, batches of {batch_size}"
+        if ready is None
+        else f"{ready.kind} as it is, batches of {ready.batch_size}, no other",
         "size": size,
     }
     return "\n".join(f"{name:<9}{line}" for name, line in lines.items())

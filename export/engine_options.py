@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from pysdk.errors import OptionError
+from pysdk.manifest import EngineInfo
 
 ENGINES = ("auto", "native", "onnxruntime", "tensorrt")
 """What `build` can be asked for; "auto" is all for the CPU that can run the network."""
+
+BATCH_SIZE = 16
+"""Images of one network call, unless told."""
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -78,6 +83,25 @@ def check_engines(engine: str | Sequence[str], tensorrt: TensorrtOptions | None)
     if tensorrt is not None and "tensorrt" not in wanted:
         raise OptionError(f"engine is {', '.join(wanted)}, but there are options for tensorrt; add --engine tensorrt")
     return ("tensorrt", "onnxruntime") if wanted == ("tensorrt",) else wanted
+
+
+def as_it_is(
+    info: EngineInfo, engine: str | Sequence[str], tensorrt: TensorrtOptions | None, batch_size: int | None
+) -> EngineInfo:
+    """A finished TensorRT engine for calls of this size. OptionError if the options ask for something else."""
+    wanted = {engine} if isinstance(engine, str) else set(engine)
+    if not wanted <= {"auto", "tensorrt"}:
+        raise OptionError(
+            f"engine is {', '.join(sorted(wanted))}, but the source is a finished TensorRT engine, and no other can be "
+            "made of it; leave --engine out"
+        )
+    if tensorrt is not None:
+        raise OptionError("there are options for building a TensorRT engine, but the source is a finished one")
+    size = info.batch_size if batch_size is None else batch_size
+    smallest, largest = info.batches or (1, size)
+    if not smallest <= size <= largest:
+        raise OptionError(f"batch_size is {size}, expected {smallest} to {largest}, the batches of the engine")
+    return replace(info, batch_size=size)
 
 
 def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:

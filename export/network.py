@@ -1,14 +1,28 @@
-"""What an importer hands to the lowering: a torch module or an ONNX file, and all the plan has to say about it."""
+"""What an importer hands to the lowering: a torch module, ONNX file or finished engine, and what a plan says of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
 from pysdk.edm import EdmSchedule
-from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
+from pysdk.manifest import DefaultsInfo, EngineInfo, ModelInfo, ScheduleInfo
 from pysdk.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An engine that somebody else built.
+
+    Attributes:
+        info: what the plan says of it.
+        files: the members it adds to the plan.
+    """
+
+    info: EngineInfo
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -17,11 +31,12 @@ class Network:
 
     Attributes:
         module: forward(x, t[, label]) of float32 (B, C, H, W), float32 (1,) or (B,), int64 (B,) to float32
-            (B, out_channels, H, W); None if the source is an ONNX file already.
+            (B, out_channels, H, W); None if the source is an ONNX file or an engine already.
         model: shapes, classes and how to read the output.
         schedule: the forward process it was trained on.
         defaults: what `Sampler.sample()` does when it is not told.
         onnx: the network as `export_onnx` would write it, in place of `module`.
+        engine: the only engine of the plan, in place of both.
     """
 
     module: nn.Module | None
@@ -29,6 +44,7 @@ class Network:
     schedule: ScheduleInfo
     defaults: DefaultsInfo
     onnx: bytes | None = None
+    engine: Finished | None = None
 
     def make_schedule(self) -> Schedule | EdmSchedule:
         """The schedule as an object."""

@@ -1,20 +1,23 @@
-"""What an ONNX file does not say about itself, as options of its importer."""
+"""What an ONNX file or a TensorRT engine does not say about itself, as options of its importer."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pysdk.export.onnx_surgery import TimeShape
 
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
+from pysdk.levels import EDM_STEPS
+from pysdk.manifest import ClipInfo, DefaultsInfo, EdmInfo, ModelInfo, ScheduleInfo
 from pysdk.prediction import PREDICTION_TYPES
 from pysdk.schedule import SCHEDULES, Schedule, make_schedule
+
+TimeShape = Literal["scalar", "one", "batch"]
 
 _CHOICES = {
     "layout": ("nchw", "nhwc"),
@@ -33,10 +36,10 @@ _OWN = (*_NAMES, *_CHOICES, "shape", "num_classes", "null_label", "schedule", "b
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxOptions:
-    """Options of one ONNX file; None where the graph is to say it.
+    """Options of one network; None where the network is to say it.
 
     Attributes:
-        x_name, t_name, label_name, output_name: names in the graph.
+        x_name, t_name, label_name, output_name: names in the network.
         layout: "nchw" or "nhwc", of image and output.
         t_shape: "scalar", "one" for (1,) or "batch" for (batch,).
         shape: (C, H, W).
@@ -62,8 +65,8 @@ class OnnxOptions:
     name: str
 
 
-def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
-    """The options of a command line; `name` is what the network is called unless they say.
+def parse_options(options: Mapping[str, str], name: str, what: str = "an ONNX file") -> OnnxOptions:
+    """The options of a command line; `name` is what the network is called unless they say, `what` the kind of source.
 
     Raises:
         OptionError: unknown, missing or of a value that cannot be.
@@ -79,7 +82,7 @@ def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
                 f"--{about_timesteps[0]} is given with --preconditioning {options['preconditioning']}, whose networks "
                 "are told sigma, not a timestep; leave it out"
             )
-    _refuse(options)
+    _refuse(options, what)
     if of_sigma is None and "prediction_type" not in options:
         raise OptionError(f"--prediction_type is missing; say what the network predicts: {', '.join(PREDICTION_TYPES)}")
     if "null_label" in options and "num_classes" not in options:
@@ -111,7 +114,38 @@ def parse_options(options: Mapping[str, str], name: str) -> OnnxOptions:
     )
 
 
-def _refuse(options: Mapping[str, str]) -> None:
+def plan_parts(
+    told: OnnxOptions, shape: tuple[int, int, int], channels: int, **of_model: Any
+) -> tuple[ModelInfo, ScheduleInfo, DefaultsInfo]:
+    """What a plan says of a network that returns `channels` channels for images of `shape`.
+
+    Raises:
+        OptionError: that is not what the variance type needs.
+    """
+    if (channels != shape[0]) != (told.variance_type == "learned_range"):
+        raise OptionError(
+            f"--variance_type is {told.variance_type}, but the network returns {channels} channels for images of "
+            f"{shape[0]}; learned_range is for twice as many"
+        )
+    model = ModelInfo(
+        name=told.name,
+        shape=shape,
+        out_channels=channels,
+        prediction_type=told.prediction_type,  # type: ignore[arg-type]  # checked by parse_options
+        variance_type=told.variance_type,  # type: ignore[arg-type]
+        num_classes=told.num_classes,
+        null_label=told.null_label,
+        **of_model,
+    )
+    clip = ClipInfo() if told.clip_sample else ClipInfo(kind="none")
+    if isinstance(told.schedule, EdmSchedule):
+        schedule = ScheduleInfo(name=told.schedule_name, edm=EdmInfo(**asdict(told.schedule)))
+        return model, schedule, DefaultsInfo(solver="heun", steps=EDM_STEPS, clip=clip)
+    schedule = ScheduleInfo(name=told.schedule_name, betas=tuple(told.schedule.betas.tolist()))
+    return model, schedule, DefaultsInfo(solver="ddim", steps=min(50, len(told.schedule)), clip=clip)
+
+
+def _refuse(options: Mapping[str, str], what: str) -> None:
     """OptionError for what is not an option or not possible yet."""
     if options.get("value_range", "-1,1").replace(" ", "") not in ("-1,1", "-1.0,1.0"):
         raise OptionError(
@@ -121,7 +155,7 @@ def _refuse(options: Mapping[str, str]) -> None:
     known = {*_OWN, "value_range", *own}
     unknown = sorted(set(options) - known)
     if unknown:
-        raise OptionError(f"an ONNX file takes no option --{unknown[0]}; it takes {', '.join(sorted(known))}")
+        raise OptionError(f"{what} takes no option --{unknown[0]}; it takes {', '.join(sorted(known))}")
 
 
 def _schedule_options(options: Mapping[str, str]) -> list[str]:

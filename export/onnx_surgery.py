@@ -6,13 +6,13 @@ Nodes are added around the graph; nothing inside is changed but its names.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from onnx import TensorProto, compose, helper
 from pysdk.export.source_file import check_file
+from pysdk.export.wiring import Port, Wiring
 
 from pysdk.errors import CheckpointError
 
@@ -21,27 +21,7 @@ MIN_OPSET = 8
 
 MAX_BYTES = 2**31 - 1
 _INSIDE = "network/"
-
-
-TimeShape = Literal["scalar", "one", "batch"]
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """Which tensors of a graph are the denoiser's, and their form.
-
-    Attributes:
-        x, t, label, output: names in the graph; label None for a network without classes.
-        channels_last: x and output are (batch, H, W, C).
-        time_shape: t is a scalar, (1,) ("one") or (batch,).
-    """
-
-    x: str
-    t: str
-    label: str | None
-    output: str
-    channels_last: bool
-    time_shape: TimeShape
+_DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -105,16 +85,17 @@ def opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def inputs(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """The inputs that have no value in the file."""
+def inputs(model: onnx.ModelProto) -> dict[str, Port]:
+    """The inputs that have no value in the file, by name."""
     given = {tensor.name for tensor in model.graph.initializer}
-    return {value.name: value for value in model.graph.input if value.name not in given}
+    return {value.name: _port(value) for value in model.graph.input if value.name not in given}
 
 
-def dimensions(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    """The shape of an input or output: a size, a name or None for each axis."""
+def _port(value: onnx.ValueInfoProto) -> Port:
     axes = value.type.tensor_type.shape.dim
-    return [axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in axes]
+    shape = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in axes)
+    kind = TensorProto.DataType.Name(element_type(value))
+    return Port(value.name, _DTYPES.get(kind, kind.lower()), shape)
 
 
 def element_type(value: onnx.ValueInfoProto) -> int:

@@ -13,6 +13,7 @@ from pysdk.export import typed_error, typed_onnx
 from pysdk.export.engine_check import Track
 from pysdk.export.engine_options import TensorrtOptions
 from pysdk.export.network import Network
+from pysdk.export.tensorrt_engine import MEMBER
 
 from pysdk import cuda_driver, tensorrt_library
 from pysdk.atomic import atomic_file
@@ -21,8 +22,6 @@ from pysdk.engines.tensorrt import check_io
 from pysdk.errors import EngineError, ExportError, OptionError
 from pysdk.manifest import NETWORK_NAME, EngineInfo, ModelInfo
 from pysdk.tensorrt_library import IoTensor, Library, Log
-
-MEMBER = "tensorrt.engine"
 
 _FIRST_BY_DEFAULT = "8.0"
 """Without a list, engines are built for all GPUs from here on: the first with bfloat16."""
@@ -123,6 +122,7 @@ def build(
         data=(NETWORK_NAME,) if options.strip_weights else (),
         precision=options.precision,
         batch_size=batch_size,
+        batches=(profile[0], profile[2]),
         requires=requires,
         max_abs_error=error.max_abs_error if error else None,
         notes="; ".join(notes),

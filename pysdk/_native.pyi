@@ -24,6 +24,7 @@ __all__: list[str] = [
     "Denoiser",
     "Device",
     "DeviceArray",
+    "DeviceScope",
     "Network",
     "Program",
     "SimulatedDevice",
@@ -252,10 +253,21 @@ class DeviceArray:
         Sizes.
         """
 
+class DeviceScope:
+    """
+    What `Device.current` returns, for `with`, once.
+    """
+    def __enter__(self) -> None: ...
+    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
+
 class Device:
     """
     A device that chains run on; see `cuda_device`.
     """
+    def current(self) -> DeviceScope:
+        """
+        Return a `with` block in which this is the calling thread's device, on which libraries allocate.
+        """
     def empty(
         self, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: str
     ) -> DeviceArray:
@@ -304,6 +316,11 @@ class SimulatedDevice(Device):
     def fail(self, call: str, *, nth: typing.SupportsInt | typing.SupportsIndex = 1, how: str = "error") -> None:
         """
         Let the nth next call of this name fail: how is 'error', 'memory' or 'refused'.
+        """
+    @property
+    def is_current(self) -> bool:
+        """
+        Whether it is the current device.
         """
     @property
     def live(self) -> int:
@@ -361,7 +378,8 @@ class CudaChain:
     ) -> None:
         """
         Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they enqueue
-        one run. While the stream is captured they may do nothing else. A result of False is a failure.
+        one run; the chain's device is the current one meanwhile. While the stream is captured they may do
+        nothing else. A result of False is a failure.
 
         Raises:
             ValueError: the chain is not guided, or was made without a classifier.

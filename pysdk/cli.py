@@ -153,21 +153,30 @@ def sample(
 def info(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
     from pysdk import engines
+    from pysdk.cuda import open_device
     from pysdk.plan import Plan
+
+    def taken(opened: Plan, device: int | None) -> str:
+        try:
+            if device is not None:
+                open_device(device)
+            chosen, others = engines.choose(opened, device=device)
+            others |= engines.second(opened, chosen)
+            return f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
+        except PysdkError as error:
+            return f"none ({error})"
 
     with Plan.open(plan) as opened:
         if verify:
             opened.verify()
-        try:
-            chosen, others = engines.choose(opened)
-            others |= engines.second(opened, chosen)
-            running = f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
-        except PysdkError as error:
-            running = f"none ({error})"
+        running = {"runs_here": taken(opened, None)}
+        if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
+            running["runs_on_cuda"] = taken(opened, 0)
         if as_json:
-            click.echo(json.dumps({**opened.describe(), "runs_here": running}, indent=2))
+            click.echo(json.dumps({**opened.describe(), **running}, indent=2))
         else:
-            click.echo(f"{opened.summary()}\nruns here: {running}")
+            lines = (f"{name.replace('_', ' ')}: {text}" for name, text in running.items())
+            click.echo("\n".join([opened.summary(), *lines]))
 
 
 @pysdk.command()

@@ -30,6 +30,7 @@ MemberName = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Line = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 Text = Annotated[str, Meta(max_length=20_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*\Z")]
 Size = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+Batch = Annotated[int, Meta(ge=1, le=65_536)]
 Bounded = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Respacing = Annotated[str, Meta(max_length=200, pattern=r"^(ddim[0-9]{1,7}|[0-9]{1,7}(,[0-9]{1,7})*)\Z")]
 Option = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Bounded | Line
@@ -133,11 +134,15 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: Annotated[tuple[MemberName, ...], Meta(max_length=MAX_MEMBERS - 1)] = ()
     """Other files of the plan it reads, e.g. its weights."""
     precision: Word
-    batch_size: Annotated[int, Meta(ge=1, le=65_536)]
+    batch_size: Batch
     """Images of one call of the network; a guided chain runs pairs, so half as many images."""
+    batches: tuple[Batch, Batch] | None = None
+    """Smallest and largest number of images that one call takes; None for any."""
     batch_invariant: bool = False
     """Whether an image had the same bits in all smaller batches and with all numbers of threads tried when it was
     built. If not, every call runs at `batch_size` and the last one is padded."""
+    names: Annotated[dict[Word, Line], Meta(max_length=4)] = {}
+    """What the engine calls inputs and output, where it is not what `network.onnx` calls them."""
     requires: Annotated[dict[Word, Line], Meta(max_length=64)] = {}
     """What the machine must have, e.g. {"compute_capability": "9.0"}."""
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
@@ -237,16 +242,12 @@ def _check_relations(manifest: Manifest) -> None:
     """What must hold between fields, beyond the type of each."""
     model, members, classifier = manifest.model, manifest.members, manifest.classifier
     expected = model.shape[0] * (2 if model.variance_type == "learned_range" else 1)
-    lowest, highest = model.value_range
-    labels = model.num_classes
+    labels, (lowest, highest) = model.num_classes, model.value_range
     betas, edm = manifest.schedule.betas, manifest.schedule.edm
     certain = [index for index, beta in enumerate((betas or ())[:-1]) if beta == 1.0]
     rules = [
         ((betas is None) != (edm is None), "schedule has betas and edm, or neither; expected one of them"),
-        (
-            edm is None or edm.sigma_min < edm.sigma_max,
-            "schedule.edm.sigma_min is not below sigma_max",
-        ),
+        (edm is None or edm.sigma_min < edm.sigma_max, "schedule.edm.sigma_min is not below sigma_max"),
         (
             model.prediction_type in (("edm", "sample") if edm else ("epsilon", "sample", "v_prediction")),
             f"model.prediction_type is {model.prediction_type}, which a network of "
@@ -275,7 +276,7 @@ def _check_relations(manifest: Manifest) -> None:
             model.class_names is None or len(model.class_names) == labels,
             f"model.class_names has {len(model.class_names or ())} names, expected num_classes, which is {labels}",
         ),
-        (NETWORK_NAME in members, f"members has no {NETWORK_NAME}, which every plan keeps"),
+        (NETWORK_NAME in members or manifest.engines, f"members has no {NETWORK_NAME}, and there is no engine either"),
         (
             classifier is None or classifier.member in members,
             f"classifier.member is {classifier and classifier.member!r}, expected one of {sorted(members)}",
@@ -286,11 +287,13 @@ def _check_relations(manifest: Manifest) -> None:
         ),
         (MANIFEST_NAME not in members, f"members lists {MANIFEST_NAME}, which cannot list itself"),
     ]
-    rules += [
-        (name in members, f"engines[{index}].{field} is {name!r}, expected one of {sorted(members)}")
-        for index, engine in enumerate(manifest.engines)
-        for field, name in [("member", engine.member), *(("data", name) for name in engine.data)]
-    ]
+    for index, engine in enumerate(manifest.engines):
+        size, (low, high) = engine.batch_size, engine.batches or (1, engine.batch_size)
+        rules.append((low <= size <= high, f"engines[{index}].batch_size is {size}, its batches are {low} to {high}"))
+        rules += [
+            (name in members, f"engines[{index}].{field} is {name!r}, expected one of {sorted(members)}")
+            for field, name in [("member", engine.member), *(("data", name) for name in engine.data)]
+        ]
     for holds, reason in rules:
         if not holds:
             raise PlanError(f"has a manifest that is not valid: {reason}")

@@ -201,7 +201,8 @@ class Plan:
         for engine in self.manifest.engines:
             speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
             needs = "".join(f", {key} {value}" for key, value in engine.requires.items())
-            lines.append(f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{speed}{needs}")
+            taken = " ({} to {})".format(*engine.batches) if engine.batches else ""
+            lines.append(f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{taken}{speed}{needs}")
             lines += [f"          {note}" for note in engine.notes.splitlines()]
         return "\n".join(lines)
 

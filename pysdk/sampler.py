@@ -66,7 +66,8 @@ class Sampler(Uses):
         engine: kind of engine to use, e.g. "onnxruntime"; by default the first of the plan that runs here.
         threads: processors to use; by default all that this process may use.
         batch_size: largest number of images in one network call; by default what the engine was built for.
-        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md).
+        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen by itself: images of
+            one device differ from another's in their last bits.
         network: on a device, runs in the place of the plan's engines: a torch module or another capturable callable
             (x, t[, label]) -> output on CUDA tensors; see `pysdk.cuda.torch_network.TorchNetwork`.
         launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for

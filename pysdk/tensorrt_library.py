@@ -56,6 +56,8 @@ class TensorrtEngine(Protocol):
 
     def get_tensor_shape(self, name: str) -> Sequence[int]: ...
 
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
+
     def create_runtime_config(self) -> Any: ...
 
     def create_execution_context(self, config: Any = ...) -> TensorrtContext | None: ...
@@ -100,8 +102,9 @@ class Log:
             self.echo(_SEVERITIES[severity], line)
 
     def reason(self) -> str:
-        """Why something failed: the errors, each once."""
-        return "; ".join(dict.fromkeys(self.errors)) or "it gave no reason"
+        """Why something failed: the errors since this was asked last, each once."""
+        errors, self.errors = self.errors, []
+        return "; ".join(dict.fromkeys(errors)) or "it gave no reason"
 
 
 @dataclass(frozen=True)
@@ -180,9 +183,20 @@ class Library:
             for name in names
         ]
 
-    def deserialize(self, engine: memoryview | bytes) -> TensorrtEngine:
-        """The engine on the current device. EngineError with the library's own reason if it refuses, e.g. no device."""
-        log = Log()
+    def batches(self, engine: TensorrtEngine, name: str) -> tuple[int, int, int]:
+        """Smallest, usual and largest batch of an input, by its shape or by the engine's first profile."""
+        size = engine.get_tensor_shape(name)[0]
+        if size != -1:
+            return size, size, size
+        smallest, usual, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(name, 0))
+        return smallest, usual, largest
+
+    def deserialize(self, engine: memoryview | bytes, log: Log | None = None) -> TensorrtEngine:
+        """The engine on the current device; `log` gets what is said of it from then on.
+
+        EngineError with the library's own reason if it refuses, e.g. no device.
+        """
+        log = log or Log()
         logger = self.logger(log)
         runtime = self.api.Runtime(logger)
         found: TensorrtEngine | None = runtime.deserialize_cuda_engine(bytes(engine))
@@ -191,7 +205,7 @@ class Library:
         return _Kept(found, runtime, logger)
 
     def context(self, engine: TensorrtEngine) -> TensorrtContext:
-        """A new execution context. EngineError if there is no room for it.
+        """A new execution context on the current device, that of the engine. EngineError if there is no room for it.
 
         That of TensorRT-RTX has its kernels finished at once: by default it starts with others and replaces them while
         it runs, which a captured graph would not see.

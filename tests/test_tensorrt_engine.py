@@ -32,20 +32,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> None:
         monkeypatch.setattr(tensorrt_library, "installed", lambda: list(installed))
         monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: version)
-        monkeypatch.setattr(cuda_driver, "device", lambda: device or CudaDevice("NVIDIA H200", "9.0"))
+        monkeypatch.setattr(cuda_driver, "device", lambda index=0: device or CudaDevice("NVIDIA H200", "9.0"))
 
     set_up()
     return set_up
 
 
-def test_no_machine_can_run_it_yet(machine: Any) -> None:
-    assert tensorrt.unusable(info()) == tensorrt.WITHOUT_CHAIN
-    with pytest.raises(EngineError, match="the TensorRT engine cannot be used: this version of pysdk runs chains on"):
-        tensorrt.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 1)
-
-
-def test_what_is_missing_is_said_before_that(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "WITHOUT_CHAIN", None)
+def test_why_a_machine_cannot_run_it(machine: Any) -> None:
     assert tensorrt.unusable(info()) is None
     assert tensorrt.unusable(info(compute_capability="8.9 9.0")) is None
     machine(installed=())
@@ -63,6 +56,10 @@ def test_what_is_missing_is_said_before_that(machine: Any, monkeypatch: pytest.M
     machine(device=CudaDevice("NVIDIA L4", "8.9"))
     reason = str(tensorrt.unusable(info()))
     assert "built for compute capability 9.0, the NVIDIA L4 of this machine has 8.9; build the plan again" in reason
+    with pytest.raises(
+        EngineError, match=r"the TensorRT engine cannot be used: it was built for compute capability 9\.0"
+    ):
+        tensorrt.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 0)
     assert "does not say which TensorRT it needs" in str(tensorrt.unusable(info(library="")))
 
 
@@ -128,9 +125,17 @@ class Context:
         return call
 
 
-def network(context: Context | None) -> tensorrt.TensorrtNetwork:
+TENSORS = {
+    "x": IoTensor("x", "float32", (-1, 1, 2, 2), True),
+    "t": IoTensor("t", "float32", (1,), True),
+    "label": IoTensor("label", "int64", (-1,), True),
+    "output": IoTensor("output", "float32", (-1, 1, 2, 2), False),
+}
+
+
+def network(context: Context | None, tensors: dict[str, IoTensor] = TENSORS) -> tensorrt.TensorrtNetwork:
     engine: Any = SimpleNamespace(create_execution_context=lambda: context)
-    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", None), engine, ("x", "t", "label"))
+    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", None), engine, tensors, Log())
 
 
 BUFFERS: Any = SimpleNamespace(
@@ -143,7 +148,7 @@ BUFFERS: Any = SimpleNamespace(
 
 def test_shapes_then_addresses_then_runs() -> None:
     context = Context()
-    enqueue = network(context).enqueue_on(BUFFERS)
+    enqueue = network(context).bind(BUFFERS)
     assert context.calls == [
         ("set_input_shape", "x", (4, 1, 2, 2)),
         ("set_input_shape", "t", (1,)),
@@ -155,31 +160,53 @@ def test_shapes_then_addresses_then_runs() -> None:
         ("set_tensor_address", "output", 4000),
     ]
     context.calls.clear()
-    assert enqueue(77) is True
+    enqueue(77)
     assert context.calls == [("execute_async_v3", 77)]
+
+
+def test_names_and_a_time_without_axes() -> None:
+    context = Context()
+    tensors = {
+        "x": IoTensor("sample", "float32", (-1, 1, 2, 2), True),
+        "t": IoTensor("timestep", "float32", (), True),
+        "output": IoTensor("noise", "float32", (-1, 1, 2, 2), False),
+    }
+    network(context, tensors).bind(BUFFERS)
+    assert context.calls == [
+        ("set_input_shape", "sample", (4, 1, 2, 2)),
+        ("set_input_shape", "timestep", ()),
+        ("infer_shapes",),
+        ("set_tensor_address", "sample", 1000),
+        ("set_tensor_address", "timestep", 2000),
+        ("set_tensor_address", "noise", 4000),
+    ]
 
 
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        ("set_input_shape", r"takes no 'x' of shape \(4, 1, 2, 2\): it is outside of the batches it was built for"),
+        ("set_input_shape", r"takes no 'x' of shape \(4, 1, 2, 2\) \(it gave no reason\); build the plan again"),
         ("set_tensor_address", "does not take the memory of 'x'"),
         ("execute_async_v3", "refused to enqueue"),
     ],
 )
 def test_what_the_context_refuses_is_an_error(refused: str, message: str) -> None:
     with pytest.raises(EngineError, match=message):
-        network(Context(refused)).enqueue_on(BUFFERS)(77)
+        network(Context(refused)).bind(BUFFERS)(77)
+
+
+def test_shapes_that_do_not_go_together() -> None:
+    class Strict(Context):
+        def infer_shapes(self) -> list[str]:
+            raise RuntimeError
+
+    with pytest.raises(EngineError, match="GPU cannot run with these shapes: it gave no reason"):
+        network(Strict()).bind(BUFFERS)
 
 
 def test_no_room_for_a_context() -> None:
     with pytest.raises(EngineError, match=r"TensorRT 11\.4\.1\.10 cannot make an execution context"):
-        network(None).enqueue_on(BUFFERS)
-
-
-def test_memory_of_the_cpu_is_refused() -> None:
-    with pytest.raises(EngineError, match="GPU cannot be bound to memory of the CPU"):
-        network(Context()).bind(BUFFERS)
+        network(None).bind(BUFFERS)
 
 
 def test_an_engine_of_another_network() -> None:
@@ -189,10 +216,33 @@ def test_an_engine_of_another_network() -> None:
         IoTensor("t", "float32", (1,), True),
         IoTensor("output", "float32", (-1, 1, 2, 2), False),
     ]
-    tensorrt.check_io(good, model)
-    for bad in (good[:2], [*good[:2], IoTensor("output", "float16", (-1, 1, 2, 2), False)]):
+    assert tensorrt.check_io(good, model) == {tensor.name: tensor for tensor in good}
+    for bad in (
+        good[:2],
+        [*good[:2], IoTensor("output", "float16", (-1, 1, 2, 2), False)],
+        [*good[:2], IoTensor("output", "float32", (-1, 1, 2, 2), True)],
+        [*good[:2], IoTensor("output", "float32", (-1, 2, 2, 2), False)],
+        [*good[:2], IoTensor("output", "float32", (4, 1, 2, 2), False)],
+        [good[0], IoTensor("t", "float32", (-1, 1), True), good[2]],
+        [*good, IoTensor("mask", "float32", (-1, 1, 2, 2), True)],
+    ):
         with pytest.raises(EngineError, match="the manifest does not belong to it"):
             tensorrt.check_io(bad, model)
+
+
+def test_what_an_engine_may_call_its_tensors() -> None:
+    model = ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1, num_classes=3)
+    io = [
+        IoTensor("x", "float32", (), True),
+        IoTensor("sample", "float32", (4, 1, 2, 2), True),
+        IoTensor("y", "int64", (4,), True),
+        IoTensor("noise", "float32", (4, 1, 2, 2), False),
+    ]
+    names = {"x": "sample", "t": "x", "label": "y", "output": "noise"}
+    found = tensorrt.check_io(io, model, names)
+    assert [(role, tensor.name) for role, tensor in found.items()] == list(names.items())
+    with pytest.raises(EngineError, match="the manifest does not belong to it"):
+        tensorrt.check_io(io, model, {**names, "label": "noise"})
 
 
 def test_what_the_library_says_is_kept() -> None:
@@ -202,6 +252,7 @@ def test_what_the_library_says_is_kept() -> None:
         log.record(severity, message)
     assert said == [("info", "fine"), ("error", "not fine"), ("error", "not fine"), ("internal error", "worse")]
     assert log.reason() == "not fine; worse"
+    assert log.reason() == "it gave no reason"
 
 
 # The real library, if it is there.
@@ -217,5 +268,9 @@ def test_the_installed_library() -> None:
     assert hasattr(library.api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
     assert hasattr(library.api.DynamicShapesKernelSpecializationStrategy, "EAGER")
     assert hasattr(library.api.ICudaEngine, "create_runtime_config")
+    for name in ("get_tensor_profile_shape", "get_tensor_shape", "get_tensor_dtype", "get_tensor_mode"):
+        assert hasattr(library.api.ICudaEngine, name)
+    for name in ("set_input_shape", "infer_shapes", "set_tensor_address", "execute_async_v3"):
+        assert hasattr(library.api.IExecutionContext, name)
     with pytest.raises(EngineError, match="cannot load the engine: "):
         library.deserialize(b"not an engine" * 100)

@@ -26,11 +26,13 @@ using OptionalEnqueue = std::optional<Enqueue>;
 // A network behind a Python callable that gets the stream's handle; False from it is a failure.
 class PythonDeviceDenoiser : public DeviceDenoiser {
  public:
-  explicit PythonDeviceDenoiser(py::object callable) : callable_(std::move(callable)) {}
+  PythonDeviceDenoiser(cuda::Device& device, py::object callable)
+      : device_(device), callable_(std::move(callable)) {}
 
   void enqueue(void* stream) override {
     const py::gil_scoped_acquire gil;
     check_signals();
+    const cuda::CurrentDevice current(device_);
     const py::object result = callable_(reinterpret_cast<std::uintptr_t>(stream));
     if (result.ptr() == Py_False)
       throw cuda::Error("the network could not be enqueued: its call returned False");
@@ -51,6 +53,7 @@ class PythonDeviceDenoiser : public DeviceDenoiser {
   PyObject* callable() const { return callable_.ptr(); }
 
  private:
+  cuda::Device& device_;  // the chain's, which has this network
   py::object callable_;
 };
 
@@ -74,8 +77,9 @@ class BoundCudaChain {
   void attach(const Enqueue& denoiser, const OptionalEnqueue& conditional,
               const OptionalEnqueue& classifier) {
     std::vector<std::shared_ptr<PythonDeviceDenoiser>> next;
-    const auto wrap = [&next](const OptionalEnqueue& callable) -> std::shared_ptr<DeviceDenoiser> {
-      return callable ? next.emplace_back(std::make_shared<PythonDeviceDenoiser>(*callable)) : nullptr;
+    const auto wrap = [&](const OptionalEnqueue& callable) -> std::shared_ptr<DeviceDenoiser> {
+      if (!callable) return nullptr;
+      return next.emplace_back(std::make_shared<PythonDeviceDenoiser>(chain_.device(), *callable));
     };
     chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
     networks_ = std::move(next);
@@ -233,8 +237,9 @@ void register_cuda(py::module_& module) {
            py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
            "Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they "
            "enqueue\n"
-           "one run. While the stream is captured they may do nothing else. A result of False is a "
-           "failure.\n\n"
+           "one run; the chain's device is the current one meanwhile. While the stream is captured they may "
+           "do\n"
+           "nothing else. A result of False is a failure.\n\n"
            "Raises:\n"
            "    ValueError: the chain is not guided, or was made without a classifier.\n"
            "    RuntimeError: the chain is running.")

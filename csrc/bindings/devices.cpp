@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -40,17 +41,37 @@ class Borrowed {
   std::shared_ptr<py::weakref> function_;
 };
 
+// A device as the current one while a `with` block lasts.
+class DeviceScope {
+ public:
+  explicit DeviceScope(std::shared_ptr<cuda::Device> device) : device_(std::move(device)) {}
+  void enter() { scope_.emplace(*device_); }
+  void leave() { scope_.reset(); }
+
+ private:
+  const std::shared_ptr<cuda::Device> device_;
+  std::optional<cuda::CurrentDevice> scope_;
+};
+
 }  // namespace
 
 void register_devices(py::module_& module) {
   using cuda::Device;
   using cuda::SimulatedDevice;
+  py::class_<DeviceScope>(module, "DeviceScope", "What `Device.current` returns, for `with`, once.")
+      .def("__enter__", &DeviceScope::enter)
+      .def("__exit__",
+           [](DeviceScope& self, const py::object&, const py::object&, const py::object&) { self.leave(); });
   py::class_<Device, std::shared_ptr<Device>>(module, "Device",
                                               "A device that chains run on; see `cuda_device`.")
       .def_property_readonly("name", &Device::name, "Number, product and architecture.")
       .def_property_readonly(
           "memory", [](Device& self) { return std::pair(self.memory().free, self.memory().total); },
           "Bytes free, and bytes in all.")
+      .def(
+          "current",
+          [](std::shared_ptr<Device> self) { return std::make_unique<DeviceScope>(std::move(self)); },
+          "Return a `with` block in which this is the calling thread's device, on which libraries allocate.")
       .def(
           "empty",
           [](const std::shared_ptr<Device>& self, std::vector<std::int64_t> shape, const std::string& dtype) {
@@ -87,6 +108,7 @@ void register_devices(py::module_& module) {
           },
           py::arg("call"), py::kw_only(), py::arg("nth") = 1, py::arg("how") = "error",
           "Let the nth next call of this name fail: how is 'error', 'memory' or 'refused'.")
+      .def_property_readonly("is_current", &SimulatedDevice::current, "Whether it is the current device.")
       .def_property_readonly("log", &SimulatedDevice::log,
                              "Names of the calls so far, '> ' before those captured.")
       .def("clear_log", &SimulatedDevice::clear_log, "Forget the calls so far.")

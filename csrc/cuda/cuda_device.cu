@@ -87,6 +87,16 @@ class CudaDevice final : public Device {
     return result;
   }
 
+  int make_current() override {
+    int before = 0;
+    check(cudaGetDevice(&before), "cudaGetDevice");
+    if (before != index_) check(cudaSetDevice(index_), "cudaSetDevice");
+    return before;
+  }
+  void restore_current(int before) noexcept override {
+    if (before != index_) cudaSetDevice(before);
+  }
+
   void* allocate(std::size_t bytes) override {
     const Current current(index_);
     void* result = nullptr;

@@ -69,6 +69,9 @@ class Device {
   virtual int dlpack_type() const = 0;   // kDLCUDA = 2, kDLCPU = 1
   virtual int dlpack_index() const = 0;
   virtual Memory memory() = 0;
+  // Makes this the calling thread's device and returns what restore_current takes; see CurrentDevice.
+  virtual int make_current() = 0;
+  virtual void restore_current(int before) noexcept = 0;
 
   // All calls throw Error or one of its kinds, unless they are noexcept. Allocations are zeroed.
   virtual void* allocate(std::size_t bytes) = 0;
@@ -108,6 +111,18 @@ class Device {
   virtual void advance(const Task* task, Place* place, Mailbox* mailbox, const Condition* loop,
                        Stream stream) = 0;
   virtual void bytes(const ByteTask& task, Stream stream) = 0;
+};
+
+// A device as the calling thread's own, on which libraries allocate and launch; the one before comes back.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(Device& device) : device_(device), before_(device.make_current()) {}
+  CurrentDevice(const CurrentDevice&) = delete;
+  ~CurrentDevice() { device_.restore_current(before_); }
+
+ private:
+  Device& device_;
+  const int before_;
 };
 
 // Whether this build and machine can do anything here, in one line for people.

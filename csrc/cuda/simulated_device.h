@@ -37,6 +37,9 @@ class SimulatedDevice final : public Device {
   int dlpack_type() const override { return 1; }
   int dlpack_index() const override { return 0; }
   Memory memory() override { return {total_ - used_, total_}; }
+  int make_current() override { return current_++; }
+  void restore_current(int before) noexcept override { current_ = before; }
+  bool current() const { return current_ > 0; }
   void* allocate(std::size_t bytes) override;
   void release(void* memory) noexcept override;
   void* allocate_pinned(std::size_t bytes) override;
@@ -97,7 +100,7 @@ class SimulatedDevice final : public Device {
 
   const std::size_t total_;
   std::size_t used_ = 0, pinned_ = 0, streams_ = 0, executables_ = 0;
-  int captures_ = 0;
+  int captures_ = 0, current_ = 0;
   Nodes last_;  // of the capture that ended last
   std::unordered_map<void*, std::size_t> blocks_;
   std::unordered_map<Graph, std::unique_ptr<SimulatedGraph>> graphs_;

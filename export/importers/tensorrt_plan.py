@@ -1,7 +1,6 @@
-"""Serialized TensorRT engines (trtexec's .plan or .engine): recognised and described, not built from.
+"""Serialized TensorRT engines (trtexec's .plan or .engine), where their library can load them: the schedule by option.
 
-A plan of pysdk keeps the network as ONNX, so that it runs on machines without this GPU and can be built again for
-another; an engine has no such form of it. `pysdk build NETWORK.onnx --engine tensorrt` makes both.
+A plan made of one has no network.onnx: it runs on such a GPU with such a library, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,9 +9,11 @@ import struct
 from pathlib import Path
 
 from pysdk.export.network import Network
+from pysdk.export.onnx_options import parse_options
 from pysdk.export.source_file import check_file, first_bytes
+from pysdk.export.tensorrt_engine import INSTEAD, EngineFile, network_of
 
-from pysdk import tensorrt_library
+from pysdk import cuda_driver, tensorrt_library
 from pysdk.errors import CheckpointError, EngineError
 from pysdk.tensorrt_library import TITLES
 
@@ -25,8 +26,6 @@ _ZIP = b"PK\x03\x04"
 _HEADER = 32
 """Bytes of a vtrt file that are read: its size at 16 (8 bytes), the library's version at 24 (4 bytes)."""
 
-INSTEAD = "build from the ONNX file it was made of instead: `pysdk build NETWORK.onnx --engine tensorrt`"
-
 
 def matches(source: str) -> bool:
     """Whether the file is one by its first bytes, or named like one."""
@@ -35,13 +34,30 @@ def matches(source: str) -> bool:
 
 
 def load(source: str, options: dict[str, str]) -> Network:
-    """Never a network: CheckpointError says what the file is, its inputs and outputs if they can be read, what to do.
+    """The engine as it is, with what the options of an ONNX file say of it.
 
-    They can be read where the engine can be loaded: with the library and version that wrote it, on a GPU.
+    Raises:
+        CheckpointError: the file is no engine, none that a chain can use, or none that this machine can load: that
+            takes the library and version that wrote it, and a GPU.
+        OptionError: an option that is unknown, missing, or contradicts the engine.
     """
     path = Path(source)
     check_file(path)
-    head = first_bytes(path, _HEADER)
+    name, written_by = header(path)
+    try:
+        file, data = read(name, path)
+    except EngineError as error:
+        raise CheckpointError(f"{source!r} is a serialized engine of {written_by}: {error}; {INSTEAD}") from error
+    return network_of(file, data, parse_options(options, path.stem, "a TensorRT engine"))
+
+
+def header(path: Path) -> tuple[str, str]:
+    """The library that wrote an engine, and the same for people, with its version where the file has it.
+
+    Raises:
+        CheckpointError: it is none, or cut off.
+    """
+    source, head = str(path), first_bytes(path, _HEADER)
     if head.startswith(_ZIP):
         raise CheckpointError(f"{source!r} is a finished plan of pysdk; draw from it with `pysdk sample {source}`")
     if head[:4] not in MAGIC:
@@ -56,18 +72,24 @@ def load(source: str, options: dict[str, str]) -> Network:
                 f"{source!r} is a serialized engine of {written_by} that was cut off: it has {path.stat().st_size} of "
                 f"{size} bytes"
             )
-    raise CheckpointError(f"{source!r} is a serialized engine of {written_by}: {described(name, path)}; {INSTEAD}")
+    return name, written_by
 
 
-def described(name: str, path: Path) -> str:
-    """The inputs and outputs of an engine, or why they cannot be read here."""
+def read(name: str, path: Path) -> tuple[EngineFile, bytes]:
+    """What this machine's library says of an engine, and its bytes.
+
+    Raises:
+        EngineError: it cannot be loaded here; the message is a clause that says why.
+    """
     if name not in tensorrt_library.installed():
-        return f"{TITLES[name]} is needed to read it, which is not installed"
+        raise EngineError(f"{TITLES[name]} is needed to read it, which is not installed")
     try:
-        library = tensorrt_library.find(name)
-        engine = library.deserialize(path.read_bytes())
-    except EngineError as error:
-        return str(error)
+        data = path.read_bytes()
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    return f"it has {', '.join(map(str, library.io_tensors(engine)))}, but no ONNX file, which every plan keeps"
+        raise EngineError(f"it cannot be read: {error.strerror}") from error
+    library = tensorrt_library.find(name)
+    engine = library.deserialize(data)
+    io = tuple(library.io_tensors(engine))
+    batches = {tensor.name: library.batches(engine, tensor.name) for tensor in io if tensor.is_input and tensor.shape}
+    here = cuda_driver.device().compute_capability
+    return EngineFile(name, library.version, here, io, batches), data

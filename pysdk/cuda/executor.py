@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pysdk import _native, engines
 from pysdk.arguments import whole_number
 from pysdk.cuda import device_errors, open_device
+from pysdk.engines import DeviceEngine
 from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.executor import Executor, Kind, check_finite, diverged
 from pysdk.images import Images, Output
-from pysdk.manifest import ModelInfo
+from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.plan import Plan
 from pysdk.progress import Progress, reporter
 from pysdk.request import Request
@@ -32,41 +33,6 @@ _UPDATE_SECONDS = 0.1
 _DEFAULT_BATCH = 16
 
 _LAUNCHES = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}
-
-
-class DeviceBuffers(Protocol):
-    """The network's side of a device chain: as `engines.Buffers`, in device memory (`_native.CudaChain` has it)."""
-
-    @property
-    def network_input(self) -> _native.DeviceArray:
-        """float32 (NB, C, H, W), to be read."""
-
-    @property
-    def network_time(self) -> _native.DeviceArray:
-        """float32 (1,), to be read."""
-
-    @property
-    def network_labels(self) -> _native.DeviceArray:
-        """int64 (NB,), to be read if the network takes labels."""
-
-    @property
-    def network_output(self) -> _native.DeviceArray:
-        """float32 (NB, out_channels, H, W), to be filled."""
-
-
-class DeviceEngine(Protocol):
-    """A network that runs on a device."""
-
-    @property
-    def description(self) -> str:
-        """One line for people."""
-
-    def bind(self, buffers: DeviceBuffers) -> Callable[[int], object]:
-        """The network on these buffers: a call with the handle of a CUDA stream enqueues one run there.
-
-        It is called once outside and once inside a capture, which it must bear: no synchronisation, no memory from
-        outside a pool of its own. False, or an exception, is a failure.
-        """
 
 
 class _Half:
@@ -178,7 +144,7 @@ class CudaExecutor(Executor):
             )
         with self._lock:
             engine: Any = self.engine
-        with device_errors():
+        with device_errors(), self.device.current():
             chain = _native.CudaChain(
                 self.device,
                 batch=kind.batch,
@@ -257,13 +223,13 @@ def load(
         engine: take this engine or none.
         network: runs in the place of the plan's engines: a `DeviceEngine`, or a torch module or function
             (x, t[, label]) -> output.
-        batch_size: images in one network call; by default that of the plan's engine.
+        batch_size: images in one network call; by default what the plan's engine was built for.
         launch: how rows get to the device.
 
     Raises:
         DeviceError: there is no such device, or it has no room.
         EngineError: no engine of the plan runs on it.
-        OptionError: launch, engine and network do not go together.
+        OptionError: launch, engine and network do not go together, or the engine does not take such batches.
     """
     if launch not in ("auto", "while", "step", "plain"):
         raise OptionError(f"launch is {launch!r}, expected 'auto', 'while', 'step' or 'plain'")
@@ -271,13 +237,13 @@ def load(
     if batch_size is not None:
         whole_number("batch_size", batch_size, 1, 65_536)
     if network is None:
-        info, skipped = engines.choose(plan, engine, device="cuda")
-        loaded: Any = engines.module(info.kind).load(plan.manifest.model, info, plan.member(info.member), number)
-        if batch_size not in (None, info.batch_size) and not info.batch_invariant:
-            raise OptionError(
-                f"batch_size is {batch_size}, but this engine was built for {info.batch_size}; leave batch_size out"
-            )
-        invariant, default, kind = info.batch_invariant, info.batch_size, info.kind
+        info, skipped = engines.choose(plan, engine, device=number)
+        default, kind = batch_of(info, batch_size), info.kind
+        invariant = info.batch_invariant and (info.batches is None or info.batches[0] == 1)
+        for name in info.data:
+            plan.member(name).release()  # a library's parser reads it: only what was verified
+        with device_errors(), device.current():
+            loaded: Any = engines.load(plan, info, number)
     else:
         if engine is not None:
             raise OptionError("engine and network are both given; network runs in the place of the plan's engines")
@@ -297,3 +263,24 @@ def load(
         launch=launch,
     )
     return executor, kind, skipped
+
+
+def batch_of(info: EngineInfo, wanted: int | None) -> int:
+    """Images in one network call: `wanted`, or what the engine was built for.
+
+    Raises:
+        OptionError: the engine does not take so many, or would give other bits.
+    """
+    size = info.batch_size if wanted is None else wanted
+    if info.batches is not None:
+        smallest, largest = info.batches
+        if not smallest <= size <= largest:
+            raise OptionError(
+                f"batch_size is {size}, but this engine takes {smallest} to {largest} images in a call; choose among "
+                "these, or build the plan with another --batch-profile"
+            )
+    elif size != info.batch_size and not info.batch_invariant:
+        raise OptionError(
+            f"batch_size is {size}, but this engine was built for {info.batch_size}; leave batch_size out"
+        )
+    return size

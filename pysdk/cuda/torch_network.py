@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pysdk.cuda.executor import DeviceBuffers
-from pysdk.engines import require
+from pysdk.engines import DeviceBuffers, require
 from pysdk.errors import EngineError, OptionTypeError
 from pysdk.manifest import ModelInfo
 

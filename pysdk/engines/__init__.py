@@ -9,8 +9,8 @@ An engine's module has two functions:
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError.
 
-One that runs on CUDA devices also has `DEVICE = "cuda"`; its `load` gets the device's number instead of threads, and
-returns a `pysdk.cuda.executor.DeviceEngine`.
+One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
+it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import importlib.util
 import os
 import pkgutil
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 from pysdk.errors import EngineError, MissingDependencyError
 from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.plan import Plan
+
+if TYPE_CHECKING:
+    from pysdk import _native
 
 MAX_THREADS = 256
 """More than this the native chain does not take."""
@@ -72,14 +75,50 @@ class Engine(Protocol):
         """
 
 
+class DeviceBuffers(Protocol):
+    """The network's side of a device chain: as `Buffers`, in device memory (`_native.CudaChain` has it)."""
+
+    @property
+    def network_input(self) -> _native.DeviceArray:
+        """float32 (NB, C, H, W), to be read."""
+
+    @property
+    def network_time(self) -> _native.DeviceArray:
+        """float32 (1,), to be read."""
+
+    @property
+    def network_labels(self) -> _native.DeviceArray:
+        """int64 (NB,), to be read if the network takes labels."""
+
+    @property
+    def network_output(self) -> _native.DeviceArray:
+        """float32 (NB, out_channels, H, W), to be filled."""
+
+
+class DeviceEngine(Protocol):
+    """A network that runs on a device; safe to bind from several threads."""
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+
+    def bind(self, buffers: DeviceBuffers) -> Callable[[int], object]:
+        """The network on these buffers: a call with the handle of a CUDA stream enqueues one run there.
+
+        The device is the current one while this and the result are called. The result is called once outside and once
+        inside a capture, which it must bear: no synchronisation, no memory from outside a pool of its own. False, or
+        an exception, is a failure.
+        """
+
+
 class EngineModule(Protocol):
     """What a file of this folder offers."""
 
-    def unusable(self, info: EngineInfo) -> str | None:
-        """Why this machine cannot run it, or None."""
+    def unusable(self, info: EngineInfo, *number: int) -> str | None:
+        """Why this machine, or its device of this number, cannot run it, or None."""
 
-    def load(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine:
-        """The loaded engine."""
+    def load(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Any:
+        """The loaded engine: an `Engine`, or a `DeviceEngine` on the device of number `threads`."""
 
 
 def kinds() -> list[str]:
@@ -94,23 +133,31 @@ def module(kind: str) -> EngineModule:
     return cast(EngineModule, importlib.import_module(f"{__name__}.{kind}"))
 
 
-def load(plan: Plan, info: EngineInfo, threads: int) -> Engine:
-    """An engine of a plan with the files it needs. Raises EngineError, PlanError."""
+def home(kind: str) -> str | None:
+    """Where such an engine runs: "cpu" or "cuda"; None if this pysdk does not know it."""
+    return getattr(module(kind), "DEVICE", "cpu") if kind in kinds() else None
+
+
+def load(plan: Plan, info: EngineInfo, threads: int) -> Any:
+    """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
+
+    Raises EngineError, PlanError.
+    """
     loader, member = module(info.kind), plan.member(info.member)
     with plan.verifying(info.data) as data:
         return loader.load(plan.manifest.model, info, member, threads, *data)
 
 
-def choose(plan: Plan, kind: str | None = None, *, device: str = "cpu") -> tuple[EngineInfo, dict[str, str]]:
+def choose(plan: Plan, kind: str | None = None, *, device: int | None = None) -> tuple[EngineInfo, dict[str, str]]:
     """The first engine of a plan that runs on this machine, and why each one before it does not.
 
     Args:
         plan: an open plan; its engines are listed best first.
         kind: take this engine or none.
-        device: "cpu" or "cuda".
+        device: number of the CUDA device to run on; None for the CPU.
 
     Raises:
-        EngineError: no engine of the plan runs here; the message says why for each.
+        EngineError: no engine of the plan runs there; the message says why for each.
     """
     skipped: dict[str, str] = {}
     for info in plan.manifest.engines:
@@ -124,19 +171,21 @@ def choose(plan: Plan, kind: str | None = None, *, device: str = "cpu") -> tuple
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or (
         f"it has {', '.join(info.kind for info in plan.manifest.engines) or 'none at all'}"
     )
-    where, advice = ("on this machine", "build it again here with `pysdk build`")
-    if device == "cuda":
+    where, advice = "on this machine", "build it again here with `pysdk build`"
+    if device is not None:
         where, advice = "on a CUDA device", "give one with network=, or use device='cpu'"
+    elif {home(name) for name in skipped} == {"cuda"}:
+        where, advice = "on the CPU", "use device='cuda'"
     raise EngineError(f"plan {str(plan.path)!r} has {wanted} that runs {where} ({reasons}); {advice}")
 
 
-def _unusable(info: EngineInfo, device: str) -> str | None:
-    if info.kind not in kinds():
+def _unusable(info: EngineInfo, device: int | None) -> str | None:
+    where = home(info.kind)
+    if where is None:
         return "this pysdk does not know it"
-    home = getattr(module(info.kind), "DEVICE", "cpu")
-    if home != device:
-        return f"it runs on {'the CPU' if home == 'cpu' else 'a CUDA device'}"
-    return module(info.kind).unusable(info)
+    if where == "cuda":
+        return "it runs on a CUDA device" if device is None else module(info.kind).unusable(info, device)
+    return module(info.kind).unusable(info) if device is None else "it runs on the CPU"
 
 
 def second(plan: Plan, chosen: EngineInfo) -> dict[str, str]:

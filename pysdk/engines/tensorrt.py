@@ -1,56 +1,34 @@
 """TensorRT on an NVIDIA GPU: an engine of `pysdk build --engine tensorrt`, enqueued in the device chain's stream.
 
-`EngineInfo.requires` names the library ("tensorrt" or "tensorrt_rtx"), its version and the compute capabilities.
+`EngineInfo.requires` names the library ("tensorrt" or "tensorrt_rtx"), its version and the compute capabilities,
+`batches` the batches of its profile, `names` what it calls its tensors if it was made elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pysdk import cuda_driver, tensorrt_library
-from pysdk.engines import Buffers
+from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import TITLES, IoTensor, Library, TensorrtEngine
+from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log, TensorrtContext, TensorrtEngine
+
+if TYPE_CHECKING:
+    from pysdk import _native
+
+DEVICE = "cuda"
 
 REBUILD = "build the plan again with `pysdk build ... --engine tensorrt`"
 
-WITHOUT_CHAIN: str | None = "this version of pysdk runs chains on the CPU only, and TensorRT writes to a GPU's memory"
-"""Why nothing can run the engine yet, however right the machine is. It becomes None, and this is all that changes here,
-when `pysdk.executor` binds engines to the buffers of a `_native.CudaChain` (see `TensorrtNetwork.enqueue_on`)."""
 
+def unusable(info: EngineInfo, number: int = 0) -> str | None:
+    """Why device `number` of this machine cannot run such an engine, or None if it can.
 
-class DeviceArray(Protocol):
-    """Memory of the device."""
-
-    @property
-    def pointer(self) -> int:
-        """Its address."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its sizes."""
-
-
-class DeviceBuffers(Protocol):
-    """The network's side of a device chain, with the shapes and dtypes of `pysdk.engines.Buffers`."""
-
-    @property
-    def network_input(self) -> DeviceArray: ...
-
-    @property
-    def network_time(self) -> DeviceArray: ...
-
-    @property
-    def network_labels(self) -> DeviceArray: ...
-
-    @property
-    def network_output(self) -> DeviceArray: ...
-
-
-def unusable(info: EngineInfo) -> str | None:
-    """Why this machine cannot run such an engine, or None if it can. Loads nothing but the NVIDIA driver."""
+    Loads nothing but the NVIDIA driver.
+    """
     name, version = info.requires.get("library", ""), info.requires.get("version", "")
     if name not in TITLES:
         return f"it does not say which TensorRT it needs; {REBUILD}"
@@ -62,7 +40,7 @@ def unusable(info: EngineInfo) -> str | None:
     if here is not None and here != version:
         return f"it was built with {title} {version}, this machine has {here}; {REBUILD}, or install {version}"
     try:
-        device = cuda_driver.device()
+        device = cuda_driver.device(number)
     except EngineError as error:
         return str(error)
     capabilities = info.requires.get("compute_capability", "").split()
@@ -71,86 +49,101 @@ def unusable(info: EngineInfo) -> str | None:
             f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
             f"{device.compute_capability}; {REBUILD}"
         )
-    return WITHOUT_CHAIN
+    return None
 
 
 class TensorrtNetwork:
-    """A loaded engine. Each chain gets its own execution context, so several can run at once.
+    """A loaded engine; see `pysdk.engines.DeviceEngine`. Every binding has an execution context of its own.
 
     Args:
         library: what loaded it.
         engine: the engine.
-        inputs: the names of the tensors it reads.
+        tensors: its inputs and output by what a plan calls them: x, t, label, output.
+        log: what the library says of it.
     """
 
-    def __init__(self, library: Library, engine: TensorrtEngine, inputs: tuple[str, ...]) -> None:
+    def __init__(self, library: Library, engine: TensorrtEngine, tensors: Mapping[str, IoTensor], log: Log) -> None:
         self.library = library
         self.engine = engine
-        self.inputs = inputs
+        self.tensors = tensors
+        self.log = log
         self.description = f"{library.title}, GPU"
+        self._lock = threading.Lock()  # its objects are not for several threads, but for contexts that run
 
-    def bind(self, buffers: Buffers) -> Callable[[], object]:
-        """Never: the buffers of `pysdk.engines.Engine` are in the memory of the CPU."""
-        raise EngineError(f"{self.description} cannot be bound to memory of the CPU")
-
-    def enqueue_on(self, buffers: DeviceBuffers) -> Callable[[int], bool]:
+    def bind(self, buffers: DeviceBuffers) -> Callable[[int], None]:
         """One run of the network on these buffers, enqueued in the CUDA stream whose handle the result is given.
 
-        That is what `_native.CudaChain.attach` takes. Shapes and addresses are set here, once, so that a run may be
-        captured into a graph after a first one that was not; the result keeps its context and engine alive.
+        Shapes and addresses are set here, once, so that a run may be captured into a graph after a first one that was
+        not. The result keeps its context and the engine alive.
 
         Raises:
-            EngineError: the engine has no profile for this batch, or no room on the device; later, when called: the
+            EngineError: the engine does not take this batch, or has no room on the device; later, when called: the
                 run was refused.
         """
-        context = self.library.context(self.engine)
-        arrays: Mapping[str, DeviceArray] = {
+        arrays = {
             "x": buffers.network_input,
             "t": buffers.network_time,
             "label": buffers.network_labels,
+            "output": buffers.network_output,
         }
-        for name in self.inputs:
-            if not context.set_input_shape(name, arrays[name].shape):
-                raise EngineError(
-                    f"{self.description} takes no {name!r} of shape {arrays[name].shape}: it is outside of the batches "
-                    f"it was built for; {REBUILD} and --batch-profile"
-                )
-        missing = context.infer_shapes()
-        if missing:
-            raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
-        for name in self.inputs:
-            _set_address(context, name, arrays[name])
-        _set_address(context, "output", buffers.network_output)
+        with self._lock:
+            context = self._context(arrays)
 
-        def enqueue(stream: int) -> bool:
+        def enqueue(stream: int) -> None:
             if not context.execute_async_v3(stream):  # it would leave the output as it was
-                raise EngineError("TensorRT refused to enqueue the network")
-            return True
+                raise EngineError(f"TensorRT refused to enqueue the network: {self.log.reason()}")
 
         return enqueue
 
+    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> TensorrtContext:
+        """A context with the shapes and addresses of these arrays."""
+        context = self.library.context(self.engine)
+        for role, tensor in self.tensors.items():
+            if not tensor.is_input:
+                continue
+            shape = arrays[role].shape if tensor.shape else ()  # a time without axes
+            if not context.set_input_shape(tensor.name, shape):
+                raise EngineError(
+                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); {REBUILD} "
+                    "and a --batch-profile with such batches"
+                )
+        try:
+            missing = context.infer_shapes()
+        except RuntimeError as error:
+            raise EngineError(f"{self.description} cannot run with these shapes: {self.log.reason()}") from error
+        if missing:
+            raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
+        for role, tensor in self.tensors.items():
+            if not context.set_tensor_address(tensor.name, arrays[role].pointer):
+                raise EngineError(f"TensorRT does not take the memory of {tensor.name!r}: {self.log.reason()}")
+        return context
 
-def load(model: ModelInfo, info: EngineInfo, engine: memoryview, threads: int, *network: memoryview) -> TensorrtNetwork:
-    """The engine on the current device; `network` is network.onnx for one without weights.
+
+def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *network: memoryview) -> TensorrtNetwork:
+    """The engine on the current device, `number`; `network` is network.onnx for one without weights.
 
     Raises:
         MissingDependencyError: the library is not installed.
-        EngineError: this machine cannot run it, or it is not the network the manifest describes.
+        EngineError: the device cannot run it, or it is not the network the manifest describes.
     """
-    reason = unusable(info)
+    reason = unusable(info, number)
     if reason is not None:
         raise EngineError(f"the TensorRT engine cannot be used: {reason}")
-    library = tensorrt_library.find(info.requires["library"])
-    loaded = library.deserialize(engine)
+    library, log = tensorrt_library.find(info.requires["library"]), Log()
+    loaded = library.deserialize(engine, log)
     if network:
         library.refit(loaded, network[0])
-    io = library.io_tensors(loaded)
-    check_io(io, model)
-    return TensorrtNetwork(library, loaded, tuple(tensor.name for tensor in io if tensor.is_input))
+    return TensorrtNetwork(library, loaded, check_io(library.io_tensors(loaded), model, info.names), log)
 
 
-def check_io(io: list[IoTensor], model: ModelInfo) -> None:
-    """EngineError unless these are the inputs and outputs of the plan's network, as every engine of a plan has them."""
+def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:
+    """Inputs and output by what a plan calls them, of which `names` says what the engine calls them.
+
+    The batch may be open or fixed, the time have one value or no axis.
+
+    Raises:
+        EngineError: they are not those of the plan's network.
+    """
     _, height, width = model.shape
     expected = [
         IoTensor("x", "float32", (-1, *model.shape), True),
@@ -158,13 +151,21 @@ def check_io(io: list[IoTensor], model: ModelInfo) -> None:
         *([] if model.num_classes is None else [IoTensor("label", "int64", (-1,), True)]),
         IoTensor("output", "float32", (-1, model.out_channels, height, width), False),
     ]
-    if {tensor.name: tensor for tensor in io} != {tensor.name: tensor for tensor in expected}:
+    roles = {name: role for role, name in (names or {}).items()}
+    found = {roles.get(tensor.name, tensor.name): tensor for tensor in io}
+    batches = {tensor.shape[:1] for role, tensor in found.items() if role != "t"}
+    fit = [tensor.name in found and _fits(found[tensor.name], tensor) for tensor in expected]
+    if not (len(io) == len(found) == len(expected) and all(fit) and len(batches) == 1):
         raise EngineError(
             f"the network has {', '.join(map(str, io))}; expected {', '.join(map(str, expected))}: "
             "the manifest does not belong to it"
         )
+    return {tensor.name: found[tensor.name] for tensor in expected}
 
 
-def _set_address(context: tensorrt_library.TensorrtContext, name: str, array: DeviceArray) -> None:
-    if not context.set_tensor_address(name, array.pointer):
-        raise EngineError(f"TensorRT does not take the memory of {name!r}")
+def _fits(found: IoTensor, expected: IoTensor) -> bool:
+    if (found.dtype, found.is_input) != (expected.dtype, expected.is_input):
+        return False
+    if expected.name == "t":
+        return found.shape in ((), (1,), (-1,))
+    return len(found.shape) == len(expected.shape) and found.shape[1:] == expected.shape[1:]

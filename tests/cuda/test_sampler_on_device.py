@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from host_engine import HostEngine
 
-from pysdk import Plan, Sampler, _native, engines
+from pysdk import Sampler, _native
 from pysdk.cuda import describe_devices, device_number
 from pysdk.errors import DeviceError, EngineError, NumericalError, OptionError, OptionTypeError
-
-
-class HostEngine:
-    """The plan's ONNX network on the buffers of a simulated device, which are the host's."""
-
-    description = "ONNX Runtime on a simulated device"
-
-    def __init__(self, plan: Path, device: _native.SimulatedDevice) -> None:
-        self.device = device
-        with Plan.open(plan) as opened:
-            info, _ = engines.choose(opened)
-            self.engine = engines.module(info.kind).load(opened.manifest.model, info, opened.member(info.member), 1)
-
-    def bind(self, buffers: Any) -> Callable[[int], None]:
-        names = ("network_input", "network_time", "network_labels", "network_output")
-        views = SimpleNamespace(**{name: np.from_dlpack(getattr(buffers, name)) for name in names})
-        run = self.engine.bind(views)
-        views.run = run  # lives as long as what is returned, which keeps the views
-
-        def enqueue(stream: int) -> None:
-            self.device.call(stream, "network", views.run)
-
-        return enqueue
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
-    made = _native.SimulatedDevice()
-    monkeypatch.setattr("pysdk.cuda.executor.open_device", lambda number: made)
-    return made
 
 
 @pytest.fixture
@@ -166,7 +136,7 @@ def test_names_of_devices() -> None:
 
 
 def test_what_a_device_needs_is_said(conditional_plan: Path, device: _native.SimulatedDevice) -> None:
-    with pytest.raises(EngineError, match=r"runs on a CUDA device \(.*onnxruntime: it runs on the CPU.*\); give one with"):
+    with pytest.raises(EngineError, match=r"on a CUDA device \(.*onnxruntime: it runs on the CPU.*\); give one with"):
         Sampler(conditional_plan, device="cuda")
     with pytest.raises(OptionError, match="network and launch are for a CUDA device"):
         Sampler(conditional_plan, network=lambda x, t: x)

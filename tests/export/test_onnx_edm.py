@@ -152,5 +152,5 @@ def test_a_whole_number_is_no_sigma(networks, tmp_path):
         node.input[:] = ["sigma_float" if name == "sigma" else name for name in node.input]
     model.graph.node.insert(0, cast)
     onnx.save(model, str(tmp_path / "whole.onnx"))
-    with pytest.raises(CheckpointError, match="input 'sigma' is INT64, which cannot be"):
+    with pytest.raises(CheckpointError, match="input 'sigma' is int64, which cannot be"):
         load_network(str(tmp_path / "whole.onnx"), options("denoiser"))

@@ -24,7 +24,8 @@ from pysdk.plan import write_plan
 @pytest.mark.parametrize(
     ("manifest", "members", "expected"),
     [
-        (MANIFEST, {"cpu.weights": b"1"}, "has no network.onnx"),
+        (MANIFEST, {"cpu.weights": b"1"}, "engines[0].member is 'network.onnx'"),
+        (msgspec.structs.replace(MANIFEST, engines=()), {"cpu.weights": b"1"}, "has no network.onnx"),
         (MANIFEST, {**MEMBERS, "A": b"1"}, "cannot be named 'A'"),
         (MANIFEST, {**MEMBERS, "manifest.json": b"1"}, "cannot list itself"),
         (MANIFEST, {**MEMBERS, "x": b""}, "'x' is empty"),

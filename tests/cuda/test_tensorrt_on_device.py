@@ -1,0 +1,262 @@
+"""TensorRT plans on a simulated device, from the file to the images, against the same network given by hand.
+
+The library is a stand-in (tensorrt_stand_in.py); everything of pysdk is real. tests/gpu has what needs TensorRT.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorrt_stand_in
+from click.testing import CliRunner
+from host_engine import HostEngine
+from msgspec.structs import replace
+from tensorrt_stand_in import INFO, StandIn
+
+from pysdk import Plan, Sampler, _native
+from pysdk.engines import tensorrt
+from pysdk.errors import EngineError, OptionError
+from pysdk.manifest import EngineInfo
+from pysdk.plan import write_plan
+
+
+@pytest.fixture
+def make(conditional_plan: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The conditional plan with an engine of the stand-in before its own."""
+
+    def make(info: EngineInfo = INFO, *, stripped: bool = False) -> Path:
+        path = tmp_path / "tensorrt.plan"
+        with Plan.open(conditional_plan) as plan:
+            members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
+            low, high = info.batches or (1, 8)
+            onnx = b"" if stripped else members["network.onnx"]
+            members[info.member] = tensorrt_stand_in.serialized(onnx, (low, info.batch_size, high))
+            write_plan(path, replace(plan.manifest, engines=(info, *plan.manifest.engines)), members)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("launch", ["while", "step", "plain"])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"seed": 7, "solver": "ddpm"}, {"guidance_scale": 2.5, "guidance_interval": (200, 700)}],
+    ids=["plain", "ddpm", "guided"],
+)
+def test_images_are_those_of_the_network_given_by_hand(
+    trt: StandIn, make: Callable[..., Path], launch: Any, arguments: dict[str, Any]
+) -> None:
+    path, arguments = make(), {"steps": 4, "output": "float32", **arguments}
+    by_hand = HostEngine(path, trt.device, "onnxruntime")
+    with (
+        Sampler(path, device="cuda", launch=launch) as sampler,
+        Sampler(path, device="cuda", launch=launch, network=by_hand) as other,
+        Sampler(path, engine="onnxruntime", threads=1) as cpu,
+    ):
+        images = sampler.sample(6, **arguments)
+        np.testing.assert_array_equal(images, other.sample(6, **arguments))
+        np.testing.assert_array_equal(images, cpu.sample(6, **arguments))
+        running = sampler.info["running"]
+    assert (running["engine"], running["description"], running["skipped"]) == (
+        "tensorrt",
+        f"TensorRT {tensorrt_stand_in.VERSION}, GPU",
+        {},
+    )
+    way = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}[launch]
+    assert running["chain"].startswith(f"simulated device, {way}, ")
+
+
+def test_a_chain_has_one_context_and_warms_it_up_before_it_is_captured(trt: StandIn, make: Callable[..., Path]) -> None:
+    with Sampler(make(), device="cuda") as sampler:
+        for seed in range(3):
+            sampler.sample(6, steps=4, seed=seed)
+        [context] = trt.contexts
+        assert context.runs == ["run", "captured"], "one run, then one graph for two batches of three calls"
+        sampler.sample(6, steps=4, guidance_scale=2.0)
+        assert [context.shapes["x"] for context in trt.contexts] == [(4, 1, 8, 8), (4, 1, 8, 8)]
+
+
+def test_unguided_rows_have_a_context_of_half_the_batch(trt: StandIn, make: Callable[..., Path]) -> None:
+    """Only where the engine is known to give an image the same bits in any batch."""
+    path = make(replace(INFO, batch_invariant=True, batches=(1, 8)))
+    arguments = {"steps": 6, "guidance_scale": 3.0, "guidance_interval": (200, 700), "output": "float32"}
+    with Sampler(path, device="cuda") as sampler, Sampler(path, engine="onnxruntime", threads=1) as cpu:
+        np.testing.assert_array_equal(sampler.sample(3, **arguments), cpu.sample(3, **arguments))
+    assert [context.shapes["label"] for context in trt.contexts] == [(4,), (2,), (2,), (1,)]
+    assert {tuple(context.runs) for context in trt.contexts} == {("run", "captured")}
+
+
+def test_batches_that_the_engine_takes(trt: StandIn, make: Callable[..., Path]) -> None:
+    path = make()
+    with Sampler(path, device="cuda") as sampler:
+        assert sampler.batch_size == 4
+        default = sampler.sample(7, steps=2)
+    for size in (2, 5, 8):
+        with Sampler(path, device="cuda", batch_size=size) as sampler:
+            np.testing.assert_array_equal(sampler.sample(7, steps=2), default)
+        assert trt.contexts[-1].shapes["x"][0] == size
+    for size in (1, 9):
+        with pytest.raises(OptionError, match=rf"batch_size is {size}, but this engine takes 2 to 8 images in a call"):
+            Sampler(path, device="cuda", batch_size=size)
+    unknown = make(replace(INFO, batches=None))
+    with pytest.raises(OptionError, match="batch_size is 8, but this engine was built for 4; leave batch_size out"):
+        Sampler(unknown, device="cuda", batch_size=8)
+
+
+def test_a_batch_outside_of_the_profile_is_named(trt: StandIn, make: Callable[..., Path]) -> None:
+    """A guided call has an even number of images: of 3 it makes 2."""
+    with (
+        Sampler(make(replace(INFO, batch_size=3, batches=(3, 3))), device="cuda") as sampler,
+        pytest.raises(
+            EngineError, match=r"takes no 'x' of shape \(2, 1, 8, 8\) \(x is outside of the profile, .*\); build"
+        ),
+    ):
+        sampler.sample(1, steps=2, guidance_scale=2.0)
+
+
+def test_the_default_device_is_the_cpu(trt: StandIn, make: Callable[..., Path]) -> None:
+    with Sampler(make(), threads=1) as sampler:
+        running = sampler.info["running"]
+        assert running["engine"] != "tensorrt"
+        assert running["skipped"]["tensorrt"] == "it runs on a CUDA device"
+    with pytest.raises(EngineError, match=r"no engine 'tensorrt' that runs on the CPU \(.*\); use device='cuda'"):
+        Sampler(make(), engine="tensorrt")
+
+
+def test_the_device_that_is_meant_is_asked(trt: StandIn, make: Callable[..., Path]) -> None:
+    with pytest.raises(
+        EngineError,
+        match=r"tensorrt: it was built for compute capability 9\.0, the NVIDIA L4 of this machine has 8\.9; build the",
+    ):
+        Sampler(make(), device="cuda:1")
+
+
+def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Path]) -> None:
+    with Plan.open(make()) as plan, pytest.raises(EngineError, match="cannot load the engine: deserialize: no current"):
+        tensorrt.load(plan.manifest.model, INFO, plan.member(INFO.member), 0)
+    assert not trt.device.is_current
+    with Sampler(make(), device="cuda") as sampler:
+        sampler.sample(2, steps=2)
+    assert not trt.device.is_current
+
+
+def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pysdk.cli import pysdk
+
+    path = make()
+    _, count, text = _native.cuda_status()
+    if count == 0:
+        assert f"runs on cuda: none ({text}" in CliRunner().invoke(pysdk, ["info", str(path)]).output
+    monkeypatch.setattr("pysdk.cuda.open_device", lambda number: trt.device)
+    shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
+    assert "runs here: " in shown
+    assert "runs on cuda: tensorrt; " in shown
+    assert "engine    tensorrt float32, batch 4 (2 to 8)" in shown
+    described = json.loads(CliRunner().invoke(pysdk, ["info", "--json", str(path)]).output)
+    assert described["runs_on_cuda"].startswith("tensorrt; ")
+    assert described["engines"][0]["batches"] == [2, 8]
+
+
+def test_an_engine_without_weights_gets_them(trt: StandIn, make: Callable[..., Path]) -> None:
+    with (
+        Sampler(make(), device="cuda") as whole,
+        Sampler(make(replace(INFO, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
+    ):
+        np.testing.assert_array_equal(stripped.sample(3, steps=2), whole.sample(3, steps=2))
+
+
+# What the library refuses.
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("context", r"TensorRT 11\.4\.1\.10 cannot make an execution context"),
+        ("enqueue", r"GPU failed after step 0: TensorRT refused to enqueue the network: enqueue: failure asked for"),
+    ],
+)
+def test_refusals_are_errors_and_leave_nothing_behind(
+    trt: StandIn, make: Callable[..., Path], name: str, message: str
+) -> None:
+    with Sampler(make(), device="cuda") as sampler:
+        expected = sampler.sample(6, steps=3)
+        sampler.sample(6, steps=3, guidance_scale=2.0)
+        live = trt.device.live
+        sampler._executor._idle.clear()
+        gc.collect()
+        trt.refuse = [name]
+        with pytest.raises(EngineError, match=message):
+            sampler.sample(6, steps=3)
+        np.testing.assert_array_equal(sampler.sample(6, steps=3), expected)
+        sampler.sample(6, steps=3, guidance_scale=2.0)
+        trt.contexts.clear()
+        gc.collect()
+        assert trt.device.live <= live + 2, "the scratch memory of contexts that the test itself kept"
+
+
+def test_a_refusal_in_the_middle_of_plain_calls_is_no_silent_image(trt: StandIn, make: Callable[..., Path]) -> None:
+    seen = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append(done)
+        trt.refuse = ["enqueue"]
+
+    with (
+        Sampler(make(), device="cuda", launch="plain") as sampler,
+        pytest.raises(EngineError, match="TensorRT refused to enqueue the network"),
+    ):
+        sampler.sample(16, steps=50, progress=progress)
+    assert seen
+
+
+def test_a_network_that_cannot_be_captured_is_called_plainly(
+    trt: StandIn, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = tensorrt_stand_in.Context.execute_async_v3
+
+    def uncapturable(self: tensorrt_stand_in.Context, stream: int) -> bool:
+        self.scratch = None  # it allocates each time
+        return execute(self, stream)
+
+    monkeypatch.setattr(tensorrt_stand_in.Context, "execute_async_v3", uncapturable)
+    path = make()
+    with Sampler(path, device="cuda") as sampler, Sampler(path, engine="onnxruntime", threads=1) as cpu:
+        np.testing.assert_array_equal(sampler.sample(3, steps=3), cpu.sample(3, steps=3))
+        chain = sampler.info["running"]["chain"]
+    assert (
+        "plain calls, the network cannot be captured: TensorRT refused to enqueue the network: allocate is not" in chain
+    )
+    with (
+        Sampler(path, device="cuda", launch="while") as sampler,
+        pytest.raises(EngineError, match="the network cannot be captured: TensorRT refused to enqueue"),
+    ):
+        sampler.sample(3, steps=3)
+
+
+def test_an_engine_of_another_network_is_refused(
+    trt: StandIn, make: Callable[..., Path], unconditional_plan: Path
+) -> None:
+    path = make()
+    with Plan.open(path) as plan, Plan.open(unconditional_plan) as other:
+        members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
+        members["tensorrt.engine"] = tensorrt_stand_in.serialized(bytes(other.member("network.onnx")), (2, 4, 8))
+        write_plan(path, plan.manifest, members)
+    with pytest.raises(
+        EngineError, match=r"the network has x float32 \(batch, 3, 8, 8\), .*; expected x float32 \(bat"
+    ):
+        Sampler(path, device="cuda")
+
+
+def test_contexts_live_as_long_as_their_chains(trt: StandIn, make: Callable[..., Path]) -> None:
+    """What is bound keeps its context: nothing else does."""
+    with Sampler(make(), device="cuda") as sampler:
+        expected = sampler.sample(2, steps=3)
+        trt.contexts.clear()
+        gc.collect()
+        np.testing.assert_array_equal(sampler.sample(2, steps=3), expected)
