@@ -7,7 +7,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* csrc
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 PYTHON_CODE := pysdk export tests benchmarks tools
 
-.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark tensorrt-test wheel clean
+.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark tensorrt-install tensorrt-test sanitize-engine wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -21,9 +21,11 @@ test: lint pytest
 pytest: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
 
-# with TensorRT-RTX, 95 MB to download; without it `make test` skips these
-tensorrt-test: $(VENV)/test.stamp
+# TensorRT-RTX, 95 MB to download; without it `make test` skips what needs it
+tensorrt-install: $(VENV)/test.stamp
 	$(PIP) --no-build-isolation -e '.[test,tensorrt]'
+
+tensorrt-test: tensorrt-install
 	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_builder.py tests/test_tensorrt_engine.py
 
 lint: $(VENV)/test.stamp
@@ -40,6 +42,10 @@ stubs: $(VENV)/test.stamp
 sanitize: $(VENV)/test.stamp
 	tools/sanitize.sh $(BIN)/python address,undefined
 	tools/sanitize.sh $(BIN)/python thread
+
+# the part of it that CI has time for: the engine, which reads programs of strangers, and its fuzzer
+sanitize-engine: $(VENV)/test.stamp
+	FUZZ_SECONDS=30 tools/sanitize.sh $(BIN)/python address,undefined tests/native/engine
 
 benchmark: $(VENV)/test.stamp engine.plan
 	$(BIN)/python -m benchmarks.report

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Runs the native tests on an extension built with sanitizers: tools/sanitize.sh PYTHON address,undefined | thread
+# Runs the native tests, or those given, on an extension built with sanitizers:
+# tools/sanitize.sh PYTHON address,undefined|thread [TESTS...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1 sanitizers=$2
+tests=("${@:3}")
+[[ ${#tests[@]} -gt 0 ]] || tests=(tests/native tests/cuda/test_simulated_*.py)
 name=build/sanitize-${sanitizers//,/-}
 case $sanitizers in
   *address*) libraries="libasan.so libubsan.so" ;;
@@ -22,7 +25,7 @@ preload=$(for library in $libraries; do g++ -print-file-name="$library"; done | 
 # PYTHONSAFEPATH: otherwise the checkout's pysdk/, which has no extension in it, comes before the installed one
 export PYTHONSAFEPATH=1 PYSDK_SANITIZE=$sanitizers ASAN_OPTIONS=detect_leaks=0
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1
-LD_PRELOAD=$preload "$name/bin/python" -m pytest -q tests/native tests/cuda/test_simulated_*.py -p no:cacheprovider
+LD_PRELOAD=$preload "$name/bin/python" -m pytest -q "${tests[@]}" -p no:cacheprovider
 if [[ $sanitizers == *address* ]]; then
   LD_PRELOAD=$preload "$name/bin/python" tests/native/engine/fuzz.py --seconds "${FUZZ_SECONDS:-60}"
 fi
