@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 from msgspec.structs import replace
-from pysdk.export.dry_run import summary
+from pysdk.export.dry_run import readable, summary
 from pysdk.export.engine_options import ENGINES, TensorrtOptions, check_engines, tensorrt_options
 
 from pysdk import tensorrt_library
+from pysdk.container import MAX_MEMBER_BYTES
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.guidance import resolve_guidance
-from pysdk.manifest import NETWORK_NAME, DefaultsInfo, Manifest
+from pysdk.manifest import DefaultsInfo, Manifest
 from pysdk.plan import write_plan
 from pysdk.request import resolve_table
 from pysdk.schedule import Schedule
@@ -62,6 +63,22 @@ def check_defaults(manifest: Manifest, schedule: Schedule | EdmSchedule) -> None
     """OptionError unless `Sampler.sample()` can run without arguments, which is to be known before minutes of work."""
     resolve_table(manifest, schedule, None, None, {})
     resolve_guidance(manifest.model, manifest.defaults.guidance_scale, 1)
+
+
+def check_size(network: Network, wanted: Sequence[str]) -> None:
+    """ExportError if no plan can hold the network, or an engine asked for cannot read one so large."""
+    from pysdk.export.onnx_files import is_large
+
+    size = network.size or 0
+    if size > MAX_MEMBER_BYTES:
+        raise ExportError(
+            f"{network.model.name!r} has {readable(size)} of weights in float32; a plan is smaller than 4 GiB"
+        )
+    if "tensorrt" in wanted and is_large(size):
+        raise ExportError(
+            f"{network.model.name!r} has {readable(size)} of weights in float32; TensorRT's parser is given one ONNX "
+            "file, which is smaller than 2 GiB: build with --engine auto"
+        )
 
 
 def build(
@@ -113,6 +130,7 @@ def build(
         verbose=verbose,
         importer_options=importer_options,
     )
+    check_size(network, wanted)
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
 
@@ -124,7 +142,7 @@ def build(
     with step("export to ONNX", verbose):
         onnx = onnx_export.export_onnx(network)
     if verbose:
-        click.echo(f"  {len(onnx):,} bytes", err=True)
+        click.echo(f"  {onnx.size:,} bytes in {' and '.join(onnx.members)}", err=True)
     with step("compile the network", verbose):
         found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track)
     if reason:
@@ -132,7 +150,7 @@ def build(
     accelerated = []
     if "tensorrt" in wanted:
         with step("build the TensorRT engine", verbose):
-            accelerated.append(build_tensorrt(network, onnx, batch_size, tensorrt, check_seconds, track, verbose))
+            accelerated.append(build_tensorrt(network, onnx.graph, batch_size, tensorrt, check_seconds, track, verbose))
     with step("check and time the engines", verbose):
         infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
     if comparison is not None:
@@ -146,7 +164,7 @@ def build(
     with step("write the plan", verbose):
         files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
         manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))
-        return write_plan(out, manifest, {NETWORK_NAME: onnx, **files})
+        return write_plan(out, manifest, {**onnx.members, **files})
 
 
 def build_tensorrt(
@@ -268,8 +286,10 @@ def command(
             raise click.UsageError("There is no shipped checkpoint beside this installation; name a SOURCE.")
         source = str(shipped)
     if dry_run:
-        _, manifest = prepare(source, importer_options=options, **settings)
-        click.echo(summary(manifest, batch_size, check_engines(engine, tensorrt), tensorrt))
+        wanted = check_engines(engine, tensorrt)
+        network, manifest = prepare(source, importer_options=options, **settings)
+        check_size(network, wanted)
+        click.echo(summary(manifest, network.size, batch_size, wanted, tensorrt))
         return
     build(
         source,

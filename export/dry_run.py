@@ -9,7 +9,13 @@ from pysdk.export.engine_options import TensorrtOptions
 from pysdk.manifest import Manifest
 
 
-def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt: TensorrtOptions | None) -> str:
+def summary(
+    manifest: Manifest,
+    network_size: int | None,
+    batch_size: int,
+    wanted: Sequence[str],
+    tensorrt: TensorrtOptions | None,
+) -> str:
     """What `build` would write, one line each."""
     model, defaults = manifest.model, manifest.defaults
     channels, height, width = model.shape
@@ -19,7 +25,6 @@ def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt
     engines = [
         f"tensorrt in {(tensorrt or TensorrtOptions()).precision}" if name == "tensorrt" else name for name in wanted
     ]
-    size = "unknown" if model.parameters is None else f"about {4e-6 * model.parameters:.3g} MB"
     lines = {
         "network": f"{model.name}: {channels}x{height}x{width}, {model.out_channels} channels out, {count} parameters",
         "reads": f"{model.prediction_type}, variance {model.variance_type}",
@@ -30,6 +35,11 @@ def summary(manifest: Manifest, batch_size: int, wanted: Sequence[str], tensorrt
         "solver": ", ".join([defaults.solver, f"{defaults.steps or 'all'} steps", *options]),
         "estimate": clip.get(defaults.clip.kind, f"dynamic threshold, ratio {defaults.clip.ratio:g}"),
         "engine": f"{', '.join(engines)}, float32{' otherwise' * ('tensorrt' in wanted)}, batches of {batch_size}",
-        "size": size,
+        "size": "unknown" if network_size is None else f"about {readable(network_size)}",
     }
     return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
+
+
+def readable(size: int) -> str:
+    """Bytes in MB or, from 1000 MB on, in GB."""
+    return f"{size / 1e6:.3g} MB" if size < 999.5e6 else f"{size / 1e9:.3g} GB"

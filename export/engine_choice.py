@@ -20,6 +20,7 @@ from pysdk.export.engine_check import (
 from pysdk.export.native.program import NotCovered
 from pysdk.export.network import Network
 from pysdk.export.onnx_export import Comparison, example_inputs
+from pysdk.export.onnx_files import OnnxFiles
 
 from pysdk.engines import default_threads
 from pysdk.errors import ExportError
@@ -27,7 +28,7 @@ from pysdk.manifest import EngineInfo
 
 
 def candidates(
-    network: Network, onnx: bytes, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
+    network: Network, onnx: OnnxFiles, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
 ) -> tuple[list[Candidate], str | None]:
     """The CPU engines, not checked against torch yet, and why the native one is not among them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pysdk.export.onnx_files import OnnxFiles
 from torch import nn
 
 from pysdk.edm import EdmSchedule
@@ -28,7 +29,14 @@ class Network:
     model: ModelInfo
     schedule: ScheduleInfo
     defaults: DefaultsInfo
-    onnx: bytes | None = None
+    onnx: OnnxFiles | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of its float32 weights, or of its ONNX file; None if it is not known."""
+        if self.onnx is not None:
+            return self.onnx.size
+        return None if self.model.parameters is None else 4 * self.model.parameters
 
     def make_schedule(self) -> Schedule | EdmSchedule:
         """The schedule as an object."""

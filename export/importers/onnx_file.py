@@ -39,11 +39,11 @@ def load(source: str, options: dict[str, str]) -> Network:
         OptionError: an option that is unknown, missing, or contradicts the file.
     """
     told = parse_options(options, Path(source).stem)
-    proto = read_model(Path(source))
+    proto, weights = read_model(Path(source))
     wiring = find_wiring(proto, told)
     shape = find_shape(proto, wiring, told)
     adapted = adapt(proto, wiring, shape)
-    channels = probe(adapted, shape, told, repr(source))
+    channels = probe(adapted, weights, shape, told, repr(source))
     if (channels != shape[0]) != (told.variance_type == "learned_range"):
         raise OptionError(
             f"--variance_type is {told.variance_type}, but the network returns {channels} channels for images of "
@@ -68,7 +68,7 @@ def load(source: str, options: dict[str, str]) -> Network:
     else:
         schedule = ScheduleInfo(name=told.schedule_name, betas=tuple(told.schedule.betas.tolist()))
         defaults = DefaultsInfo(solver="ddim", steps=min(50, len(told.schedule)), clip=clip)
-    return Network(None, model, schedule, defaults, onnx=close(adapted, (channels, *shape[1:])))
+    return Network(None, model, schedule, defaults, onnx=close(adapted, (channels, *shape[1:]), weights))
 
 
 def find_wiring(proto: onnx.ModelProto, told: OnnxOptions) -> Wiring:
