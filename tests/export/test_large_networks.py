@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +18,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
-from pysdk.export import build_engine, onnx_files
+from pysdk.export import build_engine, onnx_export, onnx_files
 from pysdk.export.build_engine import build, check_size
 from pysdk.export.importers import load_network
 from pysdk.export.native import tactics
@@ -44,14 +46,22 @@ def lowered_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def both(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def both(
+    conditional_checkpoint: Path, conditional_plan: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """Plans of one network, the ordinary one and one with network.data."""
-    folder = tmp_path_factory.mktemp("large")
+    folder, graph = tmp_path_factory.mktemp("large"), members(conditional_plan)["network.onnx"]
+    options: dict[str, Any] = {"solver": "ddim", "steps": 5, "batch_size": 2, "check_seconds": 0}
+    (folder / "temporary").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tactics, "measured", lambda program, profile: program)  # the same in both
-        for name, limit in (("ordinary", onnx_files.MAX_BYTES), ("large", 1)):
-            patch.setattr(onnx_files, "MAX_BYTES", limit)
-            build(conditional_checkpoint, folder / name, solver="ddim", steps=5, batch_size=2, check_seconds=0)
+        patch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+        with pytest.MonkeyPatch.context() as lower:
+            lower.setattr(onnx_files, "MAX_BYTES", 1)
+            build(conditional_checkpoint, folder / "large", **options)
+        patch.setattr(onnx_export, "export_onnx", lambda network: onnx_files.OnnxFiles(graph))
+        build(conditional_checkpoint, folder / "ordinary", **options)
+    assert not list((folder / "temporary").iterdir())  # of the weights
     return folder / "ordinary", folder / "large"
 
 
@@ -114,6 +124,16 @@ def test_info(both: tuple[Path, Path]) -> None:
             assert ("bytes in network.data" in plan.summary()) == is_large
             for info in plan.manifest.engines:
                 assert ("network.data" in info.data) == is_large
+
+
+def test_what_is_added_later_keeps_the_weights(large: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.plan"
+    path.write_bytes(large.read_bytes())
+    added = msgspec.structs.replace(engine_of(large, "onnxruntime"), kind="other", member="other.engine", data=())
+    add_engine(path, added, b"x")
+    assert members(path) == {**members(large), "other.engine": b"x"}
+    with Sampler(path, threads=1) as sampler:
+        sampler.sample(1)
 
 
 # Damage.
@@ -276,17 +296,12 @@ def test_no_engine_takes_the_place_of_the_weights(large: Path, tmp_path: Path) -
 # Building.
 
 
-def test_no_copy_of_the_weights_is_left(
-    conditional_checkpoint: Path, lowered_limit: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(onnx_files.tempfile, "tempdir", str(folder))
-    build(conditional_checkpoint, tmp_path / "a.plan", engine="onnxruntime", batch_size=1, check_seconds=0)
-    assert not list(folder.iterdir())
-    monkeypatch.setattr(onnx_files.tempfile, "tempdir", str(folder / "none"))
-    with pytest.raises(ExportError, match=r"export to ONNX: cannot keep the weights in .*none' \(No such .*set TMPDIR"):
-        build(conditional_checkpoint, tmp_path / "b.plan", engine="onnxruntime", batch_size=1, check_seconds=0)
+def test_no_place_for_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        ExportError, match=r"cannot keep the weights in .*none' \(No such file.*; set TMPDIR to a folder"
+    ):
+        onnx_files.WeightsFile()
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +309,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnx_files.tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
     with pytest.raises(ExportError, match=r"\(No space left on device\); set TMPDIR to a folder with room"):
         onnx_files.WeightsFile().add(np.zeros(4, np.float32))
 
