@@ -115,6 +115,7 @@ def is_batch_invariant(model: ModelInfo, load: Load, batch_size: int, threads: i
             reference = outputs if reference is None else reference
             if not np.array_equal(outputs, reference):
                 return False
+        del engine  # before the next one is loaded: both would have the weights
     return True
 
 
