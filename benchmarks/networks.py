@@ -19,6 +19,7 @@ from pysdk.export.native import reference
 from pysdk.export.native.weights import unpack
 from pysdk.export.network import Network
 from pysdk.export.onnx_export import export_onnx
+from pysdk.export.onnx_files import OnnxFiles
 from pysdk.export.preparation import prepare
 
 from benchmarks.workload import BUILT
@@ -93,18 +94,16 @@ class BenchmarkNetwork:
         path = self.folder / NETWORK_NAME
         if not path.is_file():
             with atomic_file(path) as file:
-                file.write(export_onnx(self.network))
+                file.write(export_onnx(self.network).graph)
         return path
 
     def plan(self, batch: int, threads: int) -> Path:
         """A new plan with the native engine, its tactics measured now for this batch and these threads."""
-        onnx, model = self.onnx.read_bytes(), self.network.model
+        onnx, model = OnnxFiles(self.onnx.read_bytes()), self.network.model
         steps = len(self.manifest.schedule.betas)
         found = native_builder.build(model, onnx, batch, steps, threads, check_seconds=0)
         path = self.folder / f"batch{batch}-threads{threads}.plan"
-        write_plan(
-            path, msgspec.structs.replace(self.manifest, engines=(found.info,)), {NETWORK_NAME: onnx, **found.files}
-        )
+        write_plan(path, msgspec.structs.replace(self.manifest, engines=(found.info,)), {**onnx.members, **found.files})
         return path
 
     def inputs(self, batch: int) -> Inputs:

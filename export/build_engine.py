@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from pysdk.export.dry_run import summary
+from pysdk.export.dry_run import readable, summary
 from pysdk.export.engine_options import (
     BATCH_SIZE,
     ENGINES,
@@ -24,7 +24,9 @@ from pysdk.export.engine_options import (
 from pysdk.export.preparation import prepare, step
 
 from pysdk import tensorrt_library
-from pysdk.manifest import NETWORK_NAME, Manifest
+from pysdk.container import MAX_MEMBER_BYTES
+from pysdk.errors import ExportError
+from pysdk.manifest import Manifest
 from pysdk.plan import write_plan
 
 if TYPE_CHECKING:
@@ -35,6 +37,22 @@ SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
 
 CHECK_SECONDS = 60.0
+
+
+def check_size(network: Network, wanted: Sequence[str]) -> None:
+    """ExportError if no plan can hold the network, or an engine asked for cannot read one so large."""
+    from pysdk.export.onnx_files import is_large
+
+    size = network.size or 0
+    if size > MAX_MEMBER_BYTES:
+        raise ExportError(
+            f"{network.model.name!r} has {readable(size)} of weights in float32; a plan is smaller than 4 GiB"
+        )
+    if "tensorrt" in wanted and is_large(size):
+        raise ExportError(
+            f"{network.model.name!r} has {readable(size)} of weights in float32; TensorRT's parser is given one ONNX "
+            "file, which is smaller than 2 GiB: build with --engine auto"
+        )
 
 
 def build(
@@ -94,6 +112,7 @@ def build(
         with step("write the plan", verbose):
             return write_plan(out, msgspec.structs.replace(manifest, engines=(info,)), network.engine.files)
     batch_size = BATCH_SIZE if batch_size is None else batch_size
+    check_size(network, wanted)
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
 
@@ -105,7 +124,7 @@ def build(
     with step("export to ONNX", verbose):
         onnx = onnx_export.export_onnx(network)
     if verbose:
-        click.echo(f"  {len(onnx):,} bytes", err=True)
+        click.echo(f"  {onnx.size:,} bytes in {' and '.join(onnx.members)}", err=True)
     with step("compile the network", verbose):
         found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track)
     if reason:
@@ -113,7 +132,7 @@ def build(
     accelerated = []
     if "tensorrt" in wanted:
         with step("build the TensorRT engine", verbose):
-            accelerated.append(build_tensorrt(network, onnx, batch_size, tensorrt, check_seconds, track, verbose))
+            accelerated.append(build_tensorrt(network, onnx.graph, batch_size, tensorrt, check_seconds, track, verbose))
     with step("check and time the engines", verbose):
         infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
     if comparison is not None:
@@ -127,7 +146,7 @@ def build(
     with step("write the plan", verbose):
         files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
         manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))
-        return write_plan(out, manifest, {NETWORK_NAME: onnx, **files})
+        return write_plan(out, manifest, {**onnx.members, **files})
 
 
 def build_tensorrt(
@@ -208,10 +227,12 @@ def command(
             raise click.UsageError("There is no shipped checkpoint beside this installation; name a SOURCE.")
         source = str(shipped)
     if dry_run:
+        wanted = check_engines(engine, tensorrt)
         network, manifest = prepare(source, importer_options=options, **settings)
         ready = None if network.engine is None else as_it_is(network.engine.info, engine, tensorrt, batch_size)
-        wanted = check_engines(engine, tensorrt)
-        click.echo(summary(manifest, batch_size or BATCH_SIZE, wanted, tensorrt, ready))
+        if ready is None:
+            check_size(network, wanted)
+        click.echo(summary(manifest, network.size, batch_size or BATCH_SIZE, wanted, tensorrt, ready))
         return
     build(
         source,

@@ -11,6 +11,7 @@ from pysdk.manifest import EngineInfo, Manifest
 
 def summary(
     manifest: Manifest,
+    network_size: int | None,
     batch_size: int,
     wanted: Sequence[str],
     tensorrt: TensorrtOptions | None,
@@ -25,7 +26,6 @@ def summary(
     engines = [
         f"tensorrt in {(tensorrt or TensorrtOptions()).precision}" if name == "tensorrt" else name for name in wanted
     ]
-    size = "unknown" if model.parameters is None else f"about {4e-6 * model.parameters:.3g} MB"
     lines = {
         "network": f"{model.name}: {channels}x{height}x{width}, {model.out_channels} channels out, {count} parameters",
         "reads": f"{model.prediction_type}, variance {model.variance_type}",
@@ -38,6 +38,11 @@ def summary(
         "engine": f"{', '.join(engines)}, float32{' otherwise' * ('tensorrt' in wanted)}, batches of {batch_size}"
         if ready is None
         else f"{ready.kind} as it is, batches of {ready.batch_size}, no other",
-        "size": size,
+        "size": "unknown" if network_size is None else f"about {readable(network_size)}",
     }
     return "\n".join(f"{name:<9}{line}" for name, line in lines.items())
+
+
+def readable(size: int) -> str:
+    """Bytes in MB or, from 1000 MB on, in GB."""
+    return f"{size / 1e6:.3g} MB" if size < 999.5e6 else f"{size / 1e9:.3g} GB"

@@ -20,6 +20,7 @@ from pysdk.export.engine_check import (
 from pysdk.export.native.program import NotCovered
 from pysdk.export.network import Network
 from pysdk.export.onnx_export import Comparison, example_inputs
+from pysdk.export.onnx_files import OnnxFiles
 
 from pysdk.engines import default_threads
 from pysdk.errors import ExportError
@@ -27,7 +28,7 @@ from pysdk.manifest import EngineInfo
 
 
 def candidates(
-    network: Network, onnx: bytes, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
+    network: Network, onnx: OnnxFiles, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
 ) -> tuple[list[Candidate], str | None]:
     """The CPU engines, not checked against torch yet, and why the native one is not among them.
 
@@ -79,9 +80,10 @@ def check(
         against = f"against torch over {'all ' * (len(timesteps) == total)}{len(timesteps)} timesteps"
         for candidate, comparison in zip(found, compared, strict=True):
             require_close(comparison, candidate.title)
-    seconds = seconds_per_call(model, engines, batch_size)
+    seconds, descriptions = seconds_per_call(model, engines, batch_size), [engine.description for engine in engines]
+    engines.clear()  # `is_batch_invariant` loads others, and each has the weights
     infos = []
-    for index, (candidate, engine) in enumerate(zip(found, engines, strict=True)):
+    for index, (candidate, description) in enumerate(zip(found, descriptions, strict=True)):
         native = f"native engine: {reason}" if reason and candidate.info.kind != "native" else ""
         infos.append(
             msgspec.structs.replace(
@@ -89,7 +91,7 @@ def check(
                 batch_invariant=is_batch_invariant(model, candidate.load, batch_size, threads),
                 seconds_per_step=seconds[index],
                 max_abs_error=compared[index].max_abs_error if compared else None,
-                notes="; ".join(note for note in (engine.description, against, candidate.info.notes, native) if note),
+                notes="; ".join(note for note in (description, against, candidate.info.notes, native) if note),
             )
         )
     infos.sort(key=lambda info: info.seconds_per_step or 0.0)

@@ -15,6 +15,7 @@ from pysdk.export.native.lowering import lower
 from pysdk.export.native.program import AnyOp, Conv, NotCovered, Program, writes
 from pysdk.export.native.weights import pack
 from pysdk.export.onnx_export import Comparison
+from pysdk.export.onnx_files import OnnxFiles
 
 from pysdk.engines import Engine, native
 from pysdk.errors import EngineError
@@ -26,12 +27,14 @@ MAX_RELATIVE_ERROR = 1e-5
 """Largest allowed |native - float64| / max |float64|, over the timesteps checked."""
 
 _REPEATS = 5
+_SECONDS = 10.0
+"""After which a run is not repeated: a network of seconds is measured well enough by one."""
 _CHUNK_PIXELS = 1 << 15
 
 
 def build(
     model: ModelInfo,
-    onnx: bytes,
+    onnx: OnnxFiles,
     batch_size: int,
     timesteps: int,
     threads: int,
@@ -42,7 +45,7 @@ def build(
 
     Args:
         model: what the plan says of the network.
-        onnx: its ONNX file.
+        onnx: its files.
         batch_size: images of one call; tactics are chosen for it.
         timesteps: T of the schedule.
         threads: the processors to measure with.
@@ -52,16 +55,16 @@ def build(
     Raises:
         NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
     """
-    plain = lower(onnx, model)
+    plain = lower(onnx.graph, model, onnx.weights)
     program = tactics.guessed(fuse(plain))
     program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
     checked = Checked(plain, model, timesteps, check_seconds, track)
     program, comparison = accurate(program, checked, onnx)
-    head, constants = pack(program, onnx)
+    head, constants = pack(program, onnx.graph, onnx.weights)
     info = EngineInfo(
         kind="native",
         member="native.json",
-        data=(NETWORK_NAME, CONSTANTS_NAME),
+        data=(NETWORK_NAME, CONSTANTS_NAME, *onnx.beside),
         precision="float32",
         batch_size=batch_size,
         notes=f"at most {comparison.relative:.1e} of the largest output from float64 over "
@@ -69,7 +72,7 @@ def build(
     )
 
     def load(threads: int) -> Engine:
-        return native.load(model, info, memoryview(head), threads, memoryview(onnx), memoryview(constants))
+        return ready(head, constants, model, info, onnx, threads)
 
     return Candidate("the native engine", info, load, {info.member: head, CONSTANTS_NAME: constants})
 
@@ -80,24 +83,35 @@ def described(program: Program) -> str:
     return "convolutions: " + ", ".join(f"{used.count(name)} {name}" for name in tactics.TACTICS if name in used)
 
 
-def loaded(program: Program, model: ModelInfo, onnx: bytes, threads: int) -> native.NativeEngine:
+def ready(
+    head: bytes, constants: bytes, model: ModelInfo, info: EngineInfo, onnx: OnnxFiles, threads: int
+) -> native.NativeEngine:
+    """The engine in these files."""
+    sources = [memoryview(onnx.graph), memoryview(constants), *onnx.beside.values()]
+    return native.load(model, info, memoryview(head), threads, *sources)
+
+
+def loaded(program: Program, model: ModelInfo, onnx: OnnxFiles, threads: int) -> native.NativeEngine:
     """A program, ready to run. NotCovered if the runtime refuses it."""
-    head, constants = pack(program, onnx)
+    head, constants = pack(program, onnx.graph, onnx.weights)
     info = EngineInfo(kind="native", member="native.json", precision="float32", batch_size=1)
     try:
-        return native.load(model, info, memoryview(head), threads, memoryview(onnx), memoryview(constants))
+        return ready(head, constants, model, info, onnx, threads)
     except EngineError as error:
         raise NotCovered(str(error)) from None
 
 
-def profile(program: Program, model: ModelInfo, onnx: bytes, batch_size: int, threads: int) -> Sequence[float]:
+def profile(program: Program, model: ModelInfo, onnx: OnnxFiles, batch_size: int, threads: int) -> Sequence[float]:
     """Seconds of each operation at full batch, the fastest of some runs."""
     network = loaded(program, model, onnx, threads).bind(NetworkBuffers(model, batch_size))
-    runs = [network.profile() for _ in range(1 + _REPEATS)][1:]  # the first one warms up
+    network.profile()  # warms up
+    start, runs = time.perf_counter(), [network.profile()]
+    while len(runs) < _REPEATS and time.perf_counter() - start < _SECONDS:
+        runs.append(network.profile())
     return [min(times) for times in zip(*runs, strict=True)]
 
 
-def accurate(program: Program, checked: Checked, onnx: bytes) -> tuple[Program, Comparison]:
+def accurate(program: Program, checked: Checked, onnx: OnnxFiles) -> tuple[Program, Comparison]:
     """The program with as many fast convolutions as its accuracy allows, and its error.
 
     Raises:
@@ -153,7 +167,7 @@ class Checked:
             error = max(error, difference) if np.isfinite(difference) else float("inf")
         return Comparison(error, float(np.abs(self.expected).max()))
 
-    def layers(self, program: Program, onnx: bytes) -> dict[int, float]:
+    def layers(self, program: Program, onnx: OnnxFiles) -> dict[int, float]:
         """Relative error of each Winograd convolution by itself, on what it reads at the first timestep."""
         fast = [op for op in program.ops if isinstance(op, Conv) and op.tactic != "direct"]
         inputs: dict[int, NDArray[np.float32]] = {}
@@ -167,7 +181,7 @@ class Checked:
         return {op.out: error_alone(program, op, inputs[op.x[0]], onnx) for op in fast}
 
 
-def error_alone(program: Program, op: Conv, x: NDArray[np.float32], onnx: bytes) -> float:
+def error_alone(program: Program, op: Conv, x: NDArray[np.float32], onnx: OnnxFiles) -> float:
     """Relative error of one convolution on this input; infinite if a network of it alone would change the size."""
     layer = tactics.layer(program, op)
     x = x.repeat(op.upsample, 2).repeat(op.upsample, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pysdk.export.onnx_files import OnnxFiles
 from torch import nn
 
 from pysdk.edm import EdmSchedule
@@ -43,8 +44,17 @@ class Network:
     model: ModelInfo
     schedule: ScheduleInfo
     defaults: DefaultsInfo
-    onnx: bytes | None = None
+    onnx: OnnxFiles | None = None
     engine: Finished | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of its float32 weights, or of its ONNX file or engine; None if it is not known."""
+        if self.onnx is not None:
+            return self.onnx.size
+        if self.engine is not None:
+            return sum(map(len, self.engine.files.values()))
+        return None if self.model.parameters is None else 4 * self.model.parameters
 
     def make_schedule(self) -> Schedule | EdmSchedule:
         """The schedule as an object."""

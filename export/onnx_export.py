@@ -12,7 +12,9 @@ from itertools import islice
 import numpy as np
 import onnx
 import torch
+from pysdk.export import onnx_files
 from pysdk.export.network import Network
+from pysdk.export.onnx_files import OnnxFiles
 
 from pysdk.errors import ExportError
 
@@ -23,7 +25,6 @@ kernels take apart again, 1.3 to 2 times slower (measured on the shipped network
 MAX_RELATIVE_ERROR = 1e-4
 """Largest allowed |ONNX - torch| / max |torch|, over all timesteps."""
 
-_MAX_BYTES = 2**31 - 1
 _CHUNK = 25
 _CHUNK_PIXELS = 1 << 16
 
@@ -38,11 +39,11 @@ def example_inputs(network: Network, batch: int) -> tuple[torch.Tensor, ...]:
     return x, t, torch.randint(network.model.num_classes, (batch,), generator=generator)
 
 
-def export_onnx(network: Network) -> bytes:
-    """The network as an ONNX file: inputs x (batch, C, H, W), t (1,) and label (batch,), output `output`.
+def export_onnx(network: Network) -> OnnxFiles:
+    """The network as ONNX: inputs x (batch, C, H, W), t (1,) and label (batch,), output `output`.
 
     Raises:
-        ExportError: the file would be 2 GiB or more, which ONNX cannot hold in one piece.
+        ExportError: there is no room for the weights of a large network while the plan is built.
     """
     if network.module is None:
         if network.onnx is None:
@@ -65,10 +66,11 @@ def export_onnx(network: Network) -> bytes:
         )
         if program is None:  # the signature allows it, for exports to a path
             raise ExportError("torch.onnx.export returned nothing")
+        tensors = (value.const_value for value in program.model.graph.initializers.values())
+        if onnx_files.is_large(sum(tensor.nbytes for tensor in tensors if tensor is not None)):
+            return onnx_files.from_module(program.model, without_traces)
         proto = program.model_proto
-    if proto.ByteSize() > _MAX_BYTES:
-        raise ExportError(f"the ONNX file would have {proto.ByteSize()} bytes; at most {_MAX_BYTES} fit into one file")
-    return bytes(without_traces(proto).SerializeToString())
+    return OnnxFiles(bytes(without_traces(proto).SerializeToString()))
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

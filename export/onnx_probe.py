@@ -9,6 +9,7 @@ from pysdk.export.onnx_options import OnnxOptions
 
 from pysdk.edm import EdmSchedule
 from pysdk.engines import default_threads, require
+from pysdk.engines.onnxruntime import open_session
 from pysdk.errors import CheckpointError
 from pysdk.levels import Levels
 
@@ -17,7 +18,9 @@ _MAX_CROSSTALK = 1e-3
 """Largest change of an image by its neighbours, relative to the largest output; rounding is far below."""
 
 
-def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptions, source: str) -> int:
+def probe(
+    adapted: onnx.ModelProto, weights: memoryview | None, shape: tuple[int, int, int], told: OnnxOptions, source: str
+) -> int:
     """Channels the network returns for images of `shape`, from batches of 1 and 3 at two timesteps.
 
     Raises:
@@ -25,15 +28,8 @@ def probe(adapted: onnx.ModelProto, shape: tuple[int, int, int], told: OnnxOptio
             image depends on its neighbours in the batch.
     """
     require("onnxruntime", "pip install onnxruntime")
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = default_threads()
-    settings.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            adapted.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-        )
+        session, _weights = open_session(adapted.SerializeToString(), default_threads(), weights, severity=4)
     except Exception as error:  # its exceptions share no base class
         raise CheckpointError(f"ONNX Runtime cannot load {source}: {_one_line(error)}") from None
     rng = np.random.default_rng(0)

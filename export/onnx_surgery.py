@@ -10,25 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto, compose, helper
+from onnx import TensorProto, compose, helper, numpy_helper
+from pysdk.export.onnx_files import SMALLEST, OnnxFiles, WeightsFile, is_large, move_out
 from pysdk.export.source_file import check_file
 from pysdk.export.wiring import Port, Wiring
 
-from pysdk.errors import CheckpointError
+from pysdk.errors import CheckpointError, ExportError
+from pysdk.onnx_tensors import DTYPES
 
 MIN_OPSET = 8
 """The first with Expand."""
 
-MAX_BYTES = 2**31 - 1
 _INSIDE = "network/"
 _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
     """An ONNX file with its external data, which may lie in plain files beside it and nowhere else.
 
+    If that is too large for one file, the second is network.data, and the model refers to it; else None.
+
     Raises:
-        CheckpointError: missing, damaged, too large for one file, or with weights elsewhere.
+        CheckpointError: missing, damaged, or with weights elsewhere.
+        ExportError: there is no room for network.data while the plan is built.
     """
     check_file(path)
     try:
@@ -47,17 +51,37 @@ def read_model(path: Path) -> onnx.ModelProto:
         if not beside.is_file():
             raise CheckpointError(f"{str(path)!r} keeps weights in {location!r}, which is not beside it")
         size += beside.stat().st_size
-    if size > MAX_BYTES:
-        raise CheckpointError(f"{str(path)!r} has {size} bytes with its weights; at most {MAX_BYTES} fit into a plan")
+    weights = None
     try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
+        if is_large(size):
+            onnx.checker.check_model(str(path))
+            weights = gathered(model, path.parent)
+        else:
+            onnx.load_external_data_for_model(model, str(path.parent))
+            onnx.checker.check_model(model)
+    except ExportError:
+        raise
     except Exception as error:  # checker and loader share no base class
         raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {_one_line(error)}") from None
     found = opset(model)
     if found < MIN_OPSET:
         raise CheckpointError(f"{str(path)!r} has opset {found}, expected {MIN_OPSET} or newer; export it again")
-    return model
+    return model, weights
+
+
+def gathered(model: onnx.ModelProto, folder: Path) -> memoryview | None:
+    """network.data with the model's large initializers, wherever they were; its other tensors come into the model."""
+    file, initializers = WeightsFile(), list(model.graph.initializer)
+    del model.graph.initializer[:]
+    onnx.load_external_data_for_model(model, str(folder))
+    for tensor in initializers:
+        values = numpy_helper.to_array(tensor, str(folder))
+        if tensor.data_type in DTYPES and values.nbytes >= SMALLEST:
+            move_out(tensor, values, file)
+        elif tensor.data_location == TensorProto.EXTERNAL:
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    model.graph.initializer.extend(initializers)
+    return file.mapped()
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -134,11 +158,11 @@ def adapt(model: onnx.ModelProto, wiring: Wiring, shape: tuple[int, int, int]) -
     return adapted
 
 
-def close(model: onnx.ModelProto, shape: tuple[int, int, int]) -> bytes:
-    """The finished file, once the output's (channels, H, W) is known."""
+def close(model: onnx.ModelProto, shape: tuple[int, int, int], weights: memoryview | None) -> OnnxFiles:
+    """The finished files, once the output's (channels, H, W) is known."""
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, ("batch", *shape)))
-    return bytes(model.SerializeToString())
+    return OnnxFiles(bytes(model.SerializeToString()), weights)
 
 
 Step = tuple[str, list[str], dict[str, Any]]

@@ -21,6 +21,8 @@ MAX_MEMBERS = 64
 """Files in one plan, manifest.json included."""
 MANIFEST_NAME = "manifest.json"
 NETWORK_NAME = "network.onnx"
+NETWORK_DATA_NAME = "network.data"
+"""The weights of a network that is too large for one ONNX file."""
 CLASSIFIER_NAME = "classifier.onnx"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}\Z"
 

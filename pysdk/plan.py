@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 
 from pysdk.atomic import atomic_file
-from pysdk.container import MAX_FILE_BYTES, Entry, directory, lay_out, local_header, read_entries
+from pysdk.container import MAX_MEMBER_BYTES, Entry, directory, lay_out, local_header, read_entries
 from pysdk.errors import OptionError, OptionTypeError, OutputError, PlanError, PlanNotFoundError
 from pysdk.manifest import (
     MANIFEST_NAME,
     MAX_MEMBERS,
     NAME_PATTERN,
+    NETWORK_DATA_NAME,
     NETWORK_NAME,
     EngineInfo,
     Manifest,
@@ -195,6 +196,8 @@ class Plan:
             f"schedule  {schedule.summary()}",
             f"default   {defaults.solver}{steps}",
         ]
+        if NETWORK_DATA_NAME in self.manifest.members:
+            lines.append(f"weights   {self.manifest.members[NETWORK_DATA_NAME].size:,} bytes in {NETWORK_DATA_NAME}")
         classifier = self.manifest.classifier
         if classifier is not None:
             lines.append(f"guidance  classifier {classifier.name}, {classifier.num_classes} classes")
@@ -239,7 +242,7 @@ def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mappin
     if len(checked) >= MAX_MEMBERS:
         raise OptionError(f"a plan holds at most {MAX_MEMBERS - 1} members, got {len(checked)}")
     total = sum(info.size for info, _ in checked.values())
-    if total > MAX_FILE_BYTES - (1 << 23):  # leaves room for the manifest and the headers
+    if total > MAX_MEMBER_BYTES:
         raise OptionError(f"a plan is smaller than 4 GiB, the members given have {total} bytes; use fewer engines")
     manifest = msgspec.structs.replace(manifest, members={name: info for name, (info, _) in checked.items()})
     head = encode_manifest(manifest)
@@ -260,8 +263,8 @@ def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mappin
 
 def add_engine(path: str | os.PathLike[str], engine: EngineInfo, source: Source) -> Manifest:
     """Put an engine into a plan, first in the list, in place of what used the same member. Errors as `write_plan`."""
-    if engine.member == NETWORK_NAME:
-        raise OptionError(f"an engine cannot replace {NETWORK_NAME}; write a new plan for a new network")
+    if engine.member in (NETWORK_NAME, NETWORK_DATA_NAME):
+        raise OptionError(f"an engine cannot replace {engine.member}; write a new plan for a new network")
     with Plan.open(path) as plan:
         others = tuple(other for other in plan.manifest.engines if other.member != engine.member)
         manifest = msgspec.structs.replace(plan.manifest, engines=(engine, *others))

@@ -15,7 +15,7 @@ from pysdk.export import engine_choice, onnx_export
 from pysdk.export.build_engine import build
 from pysdk.export.engine_check import NetworkBuffers, affordable, is_batch_invariant
 from pysdk.export.importers import load_network
-from pysdk.export.network import Network
+from pysdk.export.onnx_files import OnnxFiles
 from tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler, engines
@@ -121,7 +121,7 @@ def exported(conditional_plan: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         good = bytes(plan.member("network.onnx"))
 
     def use(data: bytes | None = None) -> bytes:
-        monkeypatch.setattr(onnx_export, "export_onnx", lambda network: data or good)
+        monkeypatch.setattr(onnx_export, "export_onnx", lambda network: OnnxFiles(data or good))
         return good
 
     return use
@@ -235,7 +235,7 @@ def test_a_network_that_is_not_covered_runs_on_onnx_runtime(
     with pytest.raises(ExportError, match=re.escape(f"compile the network: {reason}; build with --engine onnxruntime")):
         build(conditional_checkpoint, tmp_path / "a.plan", engine="native")
     network = load_network(str(conditional_checkpoint), {})
-    found, why = engine_choice.candidates(network, uncovered(exported()), ["auto"], 2, 0, list)
+    found, why = engine_choice.candidates(network, OnnxFiles(uncovered(exported())), ["auto"], 2, 0, list)
     assert ([candidate.info.kind for candidate in found], why) == (["onnxruntime"], reason)
 
 
@@ -293,17 +293,3 @@ def test_batch_invariance_is_found_out(
         return Doubling(lambda batch: is_off(batch, threads))
 
     assert is_batch_invariant(model, load, 8, 1) is expected
-
-
-def test_too_large_for_one_file(monkeypatch: pytest.MonkeyPatch, unconditional_checkpoint: Path) -> None:
-    network: Network = load_network(str(unconditional_checkpoint), {})
-
-    class Program:
-        class model_proto:  # noqa: N801
-            @staticmethod
-            def ByteSize() -> int:  # noqa: N802
-                return 2**31
-
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program)
-    with pytest.raises(ExportError, match="the ONNX file would have 2147483648 bytes; at most 2147483647 fit"):
-        onnx_export.export_onnx(network)

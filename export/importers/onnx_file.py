@@ -27,7 +27,7 @@ def load(source: str, options: dict[str, str]) -> Network:
         OptionError: an option that is unknown, missing, or contradicts the file.
     """
     told = parse_options(options, Path(source).stem)
-    proto = read_model(Path(source))
+    proto, weights = read_model(Path(source))
     ports = inputs(proto)
     wiring = find_wiring(list(ports.values()), [value.name for value in proto.graph.output], told)
     batch = ports[wiring.x].shape[0]
@@ -38,7 +38,7 @@ def load(source: str, options: dict[str, str]) -> Network:
         )
     shape = find_shape(ports[wiring.x], wiring, told)
     adapted = adapt(proto, wiring, shape)
-    channels = probe(adapted, shape, told, repr(source))
+    channels = probe(adapted, weights, shape, told, repr(source))
     model, schedule, defaults = plan_parts(
         told,
         shape,
@@ -47,4 +47,4 @@ def load(source: str, options: dict[str, str]) -> Network:
         parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
         description="Imported from an ONNX file.",
     )
-    return Network(None, model, schedule, defaults, onnx=close(adapted, (channels, *shape[1:])))
+    return Network(None, model, schedule, defaults, onnx=close(adapted, (channels, *shape[1:]), weights))

@@ -6,7 +6,7 @@ values.py      what a name of the graph can stand for while it is read
 lowering.py    reads the graph node by node; operators: layout.py, arithmetic.py, layers.py, attention.py, time.py
 emitter.py     writes the operations
 fusion.py      makes few operations of many
-weights.py     where in network.onnx the weights are
+weights.py     where in network.onnx, or in network.data, the weights are
 reference.py   a program in float64
 tactics.py     which convolution is computed how
 """

@@ -23,6 +23,7 @@ from pysdk.export.native.values import Line, Value, describe, shape_of
 from pysdk.export.native.views import BATCH, LABEL, Component, View, coalesced
 
 from pysdk.manifest import ModelInfo
+from pysdk.onnx_tensors import stored
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,13 @@ def lowers(*kinds: str) -> Callable[[_Function], _Function]:
     return register
 
 
-def lower(data: bytes | memoryview, model: ModelInfo) -> Program:
+def lower(data: bytes | memoryview, model: ModelInfo, weights: memoryview | None = None) -> Program:
     """The program of a plan's network.onnx, an operation for each layer; `fusion.fuse` makes it fast.
 
     Args:
         data: an ONNX file with inputs x (batch, C, H, W), t (1,) and label (batch,).
         model: C, H, W and the number of channels returned.
+        weights: the plan's network.data, if it has one.
 
     Raises:
         NotCovered: the native engine lacks an operation; the message has the node's operator and name, and why.
@@ -91,7 +93,7 @@ def lower(data: bytes | memoryview, model: ModelInfo) -> Program:
     channels, height, width = model.shape
     x = lowering.emit(Tensor(channels, height, width), lambda out: Input(out=out))
     label = View(LABEL, (coalesced([Component(BATCH, "b", 1)]),))
-    known: dict[str, Value] = {"x": x, "t": Line(1.0, np.ones(1)), "label": label}
+    known: dict[str, Value] = {"x": x, "t": Line(1.0, np.ones(1)), "label": label, **stored(data, weights)}
     (result,) = lowering.run(proto.graph, known)
     if shape_of(result) != (BATCH, model.out_channels, height, width):
         raise NotCovered(f"the network returns {describe(result)}, expected {model.out_channels}x{height}x{width}")
@@ -108,7 +110,8 @@ class Lowering(Emitter):
     def run(self, graph: onnx.GraphProto, known: dict[str, Value]) -> tuple[Value, ...]:
         """The values of a graph's outputs."""
         env = dict(known)
-        env.update({tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer})
+        inside = (tensor for tensor in graph.initializer if tensor.data_location != onnx.TensorProto.EXTERNAL)
+        env.update({tensor.name: numpy_helper.to_array(tensor) for tensor in inside})
         for proto in graph.node:
             try:
                 results = self.node(proto, env)

@@ -1,4 +1,4 @@
-"""A program as files: JSON, whose weights lie in network.onnx wherever that holds them already, else in constants.
+"""A program as files: JSON, whose weights lie in network.onnx or network.data where these have them, else in constants.
 
 native.json        {"version": 1, "tensors": [...], "weights": [...], "ops": [...]}
 native.constants   float32, little-endian, each piece at a multiple of 64 bytes
@@ -6,6 +6,7 @@ native.constants   float32, little-endian, each piece at a multiple of 64 bytes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pysdk.export.native.program import AnyOp, Program, Tensor
 
-from pysdk.engines.native import SOURCES, VERSION, Head, PieceInfo, TensorInfo, WeightInfo
+from pysdk.engines.native import SOURCES, VERSION, Head, PieceInfo, Source, TensorInfo, WeightInfo
+from pysdk.onnx_tensors import bounds, fields, places
 
 ALIGNMENT = 64
 _FLOAT = 1  # TensorProto.DataType.FLOAT
+_FIRST = 256
 
 
-def pack(program: Program, network: bytes) -> tuple[bytes, bytes]:
-    """native.json and native.constants of a program whose plan has `network` as network.onnx."""
-    packer = _Packer(network)
+def pack(program: Program, network: bytes, data: memoryview | None = None) -> tuple[bytes, bytes]:
+    """native.json and native.constants of a program; `network` and `data` are network.onnx and network.data."""
+    packer = _Packer(network, data)
     weights = tuple(
         WeightInfo(program.shape(index), tuple(packer.place(piece) for piece in pieces))
         for index, pieces in enumerate(program.weights)
@@ -33,10 +36,10 @@ def pack(program: Program, network: bytes) -> tuple[bytes, bytes]:
     return msgspec.json.encode(head), bytes(packer.constants) or bytes(ALIGNMENT)
 
 
-def unpack(head: bytes | memoryview, network: bytes | memoryview, constants: bytes | memoryview) -> Program:
-    """The program of these files, as `pack` wrote them."""
+def unpack(head: bytes | memoryview, *sources: bytes | memoryview) -> Program:
+    """The program of these files, as `pack` wrote them; `sources` in the order of `SOURCES`."""
     found = msgspec.json.decode(head, type=Head)
-    files = dict(zip(SOURCES, (memoryview(network), memoryview(constants)), strict=True))
+    files = dict(zip(SOURCES, map(memoryview, sources), strict=False))
 
     def read(piece: PieceInfo) -> NDArray[np.float32]:
         count = int(np.prod(piece.shape))
@@ -56,35 +59,44 @@ def unpack(head: bytes | memoryview, network: bytes | memoryview, constants: byt
 class _Packer:
     """Places pieces of weights, each value once."""
 
-    def __init__(self, network: bytes) -> None:
-        self.network = network
+    def __init__(self, network: bytes, data: memoryview | None) -> None:
+        self.files: dict[Source, NDArray[np.uint8]] = {"network": np.frombuffer(network, np.uint8)}
         self.constants = bytearray()
-        self.places: dict[int, list[int]] = {}
+        self.places: dict[int, list[tuple[Source, int]]] = {}
         for offset, size in raw_floats(memoryview(network)):
-            self.places.setdefault(size, []).append(offset)
+            self.places.setdefault(size, []).append(("network", offset))
+        if data is not None:
+            self.files["data"] = np.frombuffer(data, np.uint8)
+            for place in places(network, len(data)).values():
+                if place.dtype == np.float32:
+                    size = 4 * math.prod(place.shape)
+                    self.places.setdefault(size, []).append(("data", place.offset))
         self.added: dict[bytes, int] = {}
 
     def place(self, piece: NDArray[np.float32]) -> PieceInfo:
         """Where a piece is, or is put now."""
         data = little_endian(piece)
-        offset = self.find(data)
-        if offset is not None:
-            return PieceInfo("network", offset, piece.shape, False)
+        place = self.find(data)
+        if place is not None:
+            return PieceInfo(*place, piece.shape, False)
         if piece.size == len(piece) * (piece.shape[1] if piece.ndim > 1 else 1) and piece.ndim > 1:  # a matrix
-            offset = self.find(little_endian(piece.reshape(piece.shape[:2]).T))
-            if offset is not None:
-                return PieceInfo("network", offset, piece.shape, True)
+            place = self.find(little_endian(piece.reshape(piece.shape[:2]).T))
+            if place is not None:
+                return PieceInfo(*place, piece.shape, True)
         if data not in self.added:
             self.align()
             self.added[data] = len(self.constants)
             self.constants += data
         return PieceInfo("constants", self.added[data], piece.shape, False)
 
-    def find(self, data: bytes) -> int | None:
-        """Offset of the tensor of network.onnx that has exactly these bytes."""
-        for offset in self.places.get(len(data), ()):
-            if self.network.startswith(data, offset):  # compares in place
-                return offset
+    def find(self, data: bytes) -> tuple[Source, int] | None:
+        """File and offset of the tensor that has exactly these bytes."""
+        wanted = np.frombuffer(data, np.uint8)
+        for source, offset in self.places.get(len(data), ()):
+            there = self.files[source][offset : offset + len(data)]
+            # most differ in the first bytes already
+            if np.array_equal(there[:_FIRST], wanted[:_FIRST]) and np.array_equal(there, wanted):
+                return source, offset
         return None
 
     def align(self) -> None:
@@ -107,42 +119,3 @@ def raw_floats(model: memoryview) -> Iterator[tuple[int, int]]:
                 if tensor.get(2) == _FLOAT and 9 in tensor:  # TensorProto.data_type, raw_data
                     start, stop = bounds(tensor[9])
                     yield start, stop - start
-
-
-def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Start and end of a field that has bytes."""
-    if isinstance(value, int):
-        raise ValueError("expected bytes in a protobuf field, found a number")
-    return value
-
-
-def fields(data: memoryview, start: int, stop: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """(number, value) of a protobuf message's fields; what has bytes is given by (start, end)."""
-    while start < stop:
-        key, start = varint(data, start)
-        kind = key & 7
-        if kind == 0:
-            value, start = varint(data, start)
-            yield key >> 3, value
-            continue
-        size = {1: 8, 5: 4}.get(kind)
-        if size is None:
-            if kind != 2:
-                raise ValueError(f"protobuf wire type {kind} is not used by ONNX")
-            size, start = varint(data, start)
-        if start + size > stop:
-            raise ValueError("a protobuf field ends behind its message")
-        yield key >> 3, (start, start + size)
-        start += size
-
-
-def varint(data: memoryview, start: int) -> tuple[int, int]:
-    """A number of variable length and the offset behind it."""
-    value = shift = 0
-    while True:
-        byte = data[start]
-        value |= (byte & 0x7F) << shift
-        start += 1
-        shift += 7
-        if byte < 0x80:
-            return value, start

@@ -1,12 +1,13 @@
 """The native engine: a program made from the network when the plan was built, run by csrc/engine/ without Python.
 
-A plan has it as two files. native.json is a `Head`; native.constants holds the weights that network.onnx has not.
+A plan has it as two files. native.json is a `Head`; native.constants holds the weights that neither network.onnx has
+nor, of a large network, network.data.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,7 +21,8 @@ VERSION = 1
 MAX_BYTES = 16 << 20
 """Of native.json."""
 
-SOURCES = ("network", "constants")
+Source = Literal["network", "constants", "data"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Whole = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -39,7 +41,7 @@ class TensorInfo(Struct, frozen=True, forbid_unknown_fields=True):
 class PieceInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """Float32 values at an offset in bytes of a file; the file has the transpose of `shape` if `transposed`."""
 
-    source: Literal["network", "constants"]
+    source: Source
     offset: Annotated[int, Meta(ge=0, le=2**32)]
     shape: Shape
     transposed: bool
@@ -88,10 +90,8 @@ class NativeEngine:
         )
 
 
-def load(
-    model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, network: memoryview, constants: memoryview
-) -> NativeEngine:
-    """A program (native.json) whose weights are in network.onnx and native.constants.
+def load(model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, *sources: memoryview) -> NativeEngine:
+    """A program (native.json) whose weights are in `sources`: network.onnx, native.constants and maybe network.data.
 
     Raises:
         EngineError: it is damaged, of another version, or not a program of this network.
@@ -111,7 +111,7 @@ def load(
             tensors=[(tensor.channels, tensor.height, tensor.width, tensor.shared) for tensor in head.tensors],
             weights=[(weight.shape, [_place(piece) for piece in weight.parts]) for weight in head.weights],
             ops=list(head.ops),
-            sources=[network, constants],
+            sources=list(sources),
             threads=threads,
         )
     except ValueError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pysdk.engines import Buffers, require
 from pysdk.errors import EngineError
-from pysdk.manifest import EngineInfo, ModelInfo
+from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
+from pysdk.onnx_tensors import stored
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,10 +26,17 @@ def unusable(info: EngineInfo) -> str | None:
 
 
 class OnnxRuntimeEngine:
-    """A session of ONNX Runtime; see `pysdk.engines.Engine`."""
+    """A session of ONNX Runtime; see `pysdk.engines.Engine`.
 
-    def __init__(self, session: onnxruntime.InferenceSession, description: str) -> None:
+    Args:
+        session: of the network.
+        description: one line for people.
+        owners: of memory the session has addresses of.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, description: str, *owners: object) -> None:
         self.session = session
+        self.owners = owners
         self.description = description
 
     def bind(self, buffers: Buffers) -> Callable[[], object]:
@@ -55,22 +63,49 @@ class OnnxRuntimeEngine:
         return call
 
 
-def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) -> OnnxRuntimeEngine:
-    """A session on `network`, an ONNX file in memory.
+def open_session(
+    network: bytes | memoryview, threads: int, data: memoryview | None = None, *, severity: int = 3
+) -> tuple[onnxruntime.InferenceSession, object]:
+    """A session on an ONNX file in memory, and what has to live as long: the memory of the weights in network.data.
+
+    Nothing that the file names is opened, see `pysdk.onnx_tensors`. `severity` is what ONNX Runtime logs from.
+
+    Raises:
+        EngineError: weights lie elsewhere than in `network` and `data`, or not wholly in them.
+        Exception: whatever ONNX Runtime has against the network; its exceptions share no base class.
+    """
+    import onnxruntime
+
+    weights = stored(network, data)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = severity
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked above
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
+    session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+    return session, values
+
+
+def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int, *data: memoryview) -> OnnxRuntimeEngine:
+    """A session on `network`, an ONNX file in memory, the weights of a large one in `data`, which is network.data.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        EngineError: ONNX Runtime refuses the network, or it is not the network the manifest describes.
+        EngineError: ONNX Runtime refuses the network, its weights lie elsewhere, or it is not the network the manifest
+            describes.
     """
     require("onnxruntime", "pip install onnxruntime")
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    if info.data not in ((), (NETWORK_DATA_NAME,)):
+        raise EngineError(f"ONNX Runtime reads {NETWORK_DATA_NAME} beside the network, the plan names {info.data}")
     try:
-        session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+        session, owner = open_session(network, threads, data[0] if data else None)
+    except EngineError:
+        raise
     except Exception as error:  # its exceptions share no base class
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {_one_line(error)}"
@@ -92,7 +127,7 @@ def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int) 
                 f"the network has {node.name!r} of shape {node.shape}, expected the batch, then "
                 f"{', '.join(map(str, shapes[node.name]))}: the plan's manifest does not belong to it"
             )
-    return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads")
+    return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads", owner)
 
 
 def _fits(found: list[int | str | None], expected: tuple[int, int, int]) -> bool:

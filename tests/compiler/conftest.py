@@ -26,7 +26,7 @@ def exported() -> Callable[[str], Exported]:
         if name not in found:
             one_thread()
             network = NETWORKS[name]()
-            found[name] = (export_onnx(network), network.model)
+            found[name] = (export_onnx(network).graph, network.model)
         return found[name]
 
     return export

@@ -17,6 +17,7 @@ from pysdk.export.native.lowering import lower
 from pysdk.export.native.program import Conv
 from pysdk.export.native.weights import pack
 from pysdk.export.native_builder import MAX_RELATIVE_ERROR, loaded
+from pysdk.export.onnx_files import OnnxFiles
 
 TIMESTEPS = (0.0, 7.0, 19.0)
 
@@ -65,7 +66,7 @@ def test_the_engine_computes_the_program(exported, name, tactic):
     )
     rng = np.random.default_rng(1)
     buffers = NetworkBuffers(model, 3)
-    call = loaded(program, model, data, 1).bind(buffers)
+    call = loaded(program, model, OnnxFiles(data), 1).bind(buffers)
     for t in TIMESTEPS:
         buffers.network_input[:] = rng.standard_normal(buffers.network_input.shape)
         buffers.network_labels[:], buffers.network_time[:] = rng.integers(model.num_classes or 1, size=3), t

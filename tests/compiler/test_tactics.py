@@ -8,6 +8,7 @@ from pysdk.export.native import reference, tactics
 from pysdk.export.native.fusion import fuse
 from pysdk.export.native.lowering import lower
 from pysdk.export.native.program import Conv, NotCovered
+from pysdk.export.onnx_files import OnnxFiles
 
 RNG = np.random.default_rng(0)
 MODEL = model_info((16, 16, 16), 16)
@@ -78,7 +79,7 @@ def test_accuracy_decides(monkeypatch, program, limit, allowed):
     monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", limit)
     fast = tactics.guessed(program)
     checked = native_builder.Checked(fast, MODEL, 10, 0.0, list)
-    found, comparison = native_builder.accurate(fast, checked, DATA)
+    found, comparison = native_builder.accurate(fast, checked, OnnxFiles(DATA))
     assert comparison.relative <= limit
     assert allowed & set(chosen(found))
 
@@ -87,4 +88,4 @@ def test_what_cannot_be_accurate_enough_is_not_covered(monkeypatch, program):
     monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", 1e-12)
     checked = native_builder.Checked(program, MODEL, 10, 0.0, list)
     with pytest.raises(NotCovered, match=r"it is .* of the largest output away from float64; the limit is 1e-12"):
-        native_builder.accurate(tactics.guessed(program), checked, DATA)
+        native_builder.accurate(tactics.guessed(program), checked, OnnxFiles(DATA))

@@ -128,7 +128,7 @@ def expected(x: np.ndarray, t: float, label: np.ndarray | None) -> np.ndarray:
 def test_outputs(save, form, options, tolerance):
     network = load_network(save(graph(**form)), {**FORM, **options})
     assert network.model.shape == (3, SIZE, SIZE)
-    session = onnxruntime.InferenceSession(network.onnx, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(network.onnx.graph, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
     for batch in (1, 2, 5):
         x = rng.standard_normal((batch, 3, SIZE, SIZE)).astype(np.float32)
@@ -169,9 +169,8 @@ def test_weights_beside_the_file(tmp_path):
     onnx.save_model(graph(), str(source), save_as_external_data=True, location="weights.data", size_threshold=0)
     assert (tmp_path / "weights.data").stat().st_size > 0
     network = load_network(str(source), FORM)
-    assert not any(
-        tensor.data_location == TensorProto.EXTERNAL for tensor in all_tensors(onnx.load_from_string(network.onnx))
-    )
+    graph_kept = onnx.load_from_string(network.onnx.graph)
+    assert not any(tensor.data_location == TensorProto.EXTERNAL for tensor in all_tensors(graph_kept))
     (tmp_path / "weights.data").unlink()
     assert "'weights.data', which is not beside it" in refusal(str(source), CheckpointError)
 

@@ -13,6 +13,7 @@ from pysdk.export import build_engine, onnx_export, tensorrt_builder, typed_onnx
 from pysdk.export.engine_options import TensorrtOptions, check_engines
 from pysdk.export.importers import load_network, tensorrt_plan
 from pysdk.export.network import Network
+from pysdk.export.onnx_files import OnnxFiles
 from pysdk.export.tensorrt_builder import Built
 
 from pysdk import Plan, Sampler, cuda_driver, tensorrt_library
@@ -124,7 +125,7 @@ def test_typed_engines(network: Network, data: bytes, library: Library, precisio
 def test_a_plan_with_an_engine_runs_where_there_is_no_device(
     conditional_checkpoint: Path, data: bytes, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: data)
+    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: OnnxFiles(data))
     path = tmp_path / "a.plan"
     options = TensorrtOptions(precision="float16")
     manifest = build_engine.build(

@@ -56,7 +56,7 @@ def test_what_cannot_be_read_is_not_written(
 def test_wrong_types_and_too_much(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionTypeError, match=r"'network\.onnx' is bytes or a Path, got str"):
         write_plan(path, MANIFEST, {"network.onnx": "graph"})  # type: ignore[dict-item]
-    monkeypatch.setattr(plan_module, "MAX_FILE_BYTES", (1 << 23) + 10)
+    monkeypatch.setattr(plan_module, "MAX_MEMBER_BYTES", 10)
     with pytest.raises(OptionError, match="smaller than 4 GiB, the members given have 109 bytes"):
         write_plan(path, MANIFEST, MEMBERS)
 
