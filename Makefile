@@ -7,7 +7,15 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* csrc
 CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 PYTHON_CODE := pysdk export tests benchmarks tools
 
-.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark tensorrt-install tensorrt-test sanitize-engine wheel clean
+# nvcc of pip, in a folder of its own: torch for CUDA brings some of these packages in other versions
+NVCC := build/cuda/nvidia/cu13/bin/nvcc
+CUDA_PACKAGES := nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 \
+  nvidia-cuda-cccl==13.0.85
+ifneq ($(wildcard $(NVCC)),)
+export CUDACXX ?= $(CURDIR)/$(NVCC)
+endif
+
+.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -20,6 +28,12 @@ test: lint pytest
 
 pytest: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# a CUDA compiler for a machine without one, 102 MB to download; without it `make test` does not compile the CUDA part
+cuda-compiler: $(NVCC)
+
+$(NVCC): $(VENV)/build.stamp
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target build/cuda $(CUDA_PACKAGES)
 
 # TensorRT-RTX, 95 MB to download; without it `make test` skips what needs it
 tensorrt-install: $(VENV)/test.stamp

@@ -1,5 +1,5 @@
-# The CUDA compiler: on the path, or of the pip packages nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl, which must
-# all be of one version (13.0). find_package(CUDAToolkit) does not know how those lie.
+# The CUDA compiler: that of CUDACXX, of the pip packages nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl, which must
+# all be of one version (13.0), or on the path. find_package(CUDAToolkit) does not know how those packages lie.
 
 # Sets `result` to whether there is a compiler, and CMAKE_CUDA_COMPILER to it.
 macro(pysdk_find_cuda result)
@@ -8,7 +8,10 @@ macro(pysdk_find_cuda result)
     message(FATAL_ERROR "PYSDK_CUDA is '${PYSDK_CUDA}'; use AUTO, ON or OFF")
   endif()
   if(NOT PYSDK_CUDA STREQUAL "OFF")
-    if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    if(NOT CMAKE_CUDA_COMPILER AND DEFINED ENV{CUDACXX})
+      set(CMAKE_CUDA_COMPILER "$ENV{CUDACXX}")
+    endif()
+    if(NOT CMAKE_CUDA_COMPILER)
       execute_process(
         COMMAND ${Python_EXECUTABLE} -c
                 "import importlib.util as u; s = u.find_spec('nvidia'); print(*(s.submodule_search_locations if s else ()), sep=';')"
@@ -16,13 +19,18 @@ macro(pysdk_find_cuda result)
       foreach(folder IN LISTS pysdk_nvidia)
         if(EXISTS "${folder}/cu13/bin/nvcc" AND EXISTS "${folder}/cu13/lib/libcudart_static.a")
           set(CMAKE_CUDA_COMPILER "${folder}/cu13/bin/nvcc")
-          set(CMAKE_CUDA_FLAGS_INIT "-L${folder}/cu13/lib")  # nvcc itself looks in lib64
         endif()
       endforeach()
     endif()
     if(NOT CMAKE_CUDA_COMPILER)
       include(CheckLanguage)
       check_language(CUDA)
+    endif()
+    if(CMAKE_CUDA_COMPILER)  # of pip: nvcc itself looks in lib64
+      get_filename_component(pysdk_cuda_lib "${CMAKE_CUDA_COMPILER}/../../lib" ABSOLUTE)
+      if(EXISTS "${pysdk_cuda_lib}/libcudart_static.a")
+        set(CMAKE_CUDA_FLAGS_INIT "-L${pysdk_cuda_lib}")
+      endif()
     endif()
     set(pysdk_nvcc_version "")
     if(CMAKE_CUDA_COMPILER)

@@ -54,7 +54,7 @@ def lower(tmp_path_factory):
         plan = tmp_path_factory.mktemp("plan") / "engine.plan"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(onnx_export, "export_onnx", export_once)
-            build(folder, plan, batch_size=2, **options)
+            build(folder, plan, batch_size=2, check_seconds=2, **options)  # compared with the pipeline here
         return plan
 
     return make

@@ -124,7 +124,7 @@ def in_native_chain(network: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("golden", ["guided_xstart"], indirect=True)
 def test_a_built_plan(golden, tmp_path):
-    build(golden.path, tmp_path / "guided.plan", importer_options=golden.flags, batch_size=2)
+    build(golden.path, tmp_path / "guided.plan", importer_options=golden.flags, batch_size=2, check_seconds=2)
     with Sampler(tmp_path / "guided.plan", threads=1) as sampler:
         assert sampler.plan.manifest.defaults.steps == "20"
         images = [
