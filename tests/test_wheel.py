@@ -1,10 +1,9 @@
-"""The wheel: what is in it, what it asks for, and that it works where nothing else is installed.
+"""The wheel without CUDA: what is in it, what it asks for, and that it works where nothing else is installed.
 
-Where there is a CUDA compiler it has the CUDA part, which imports and says what is missing without a driver.
+With CUDA the extension of this environment is built, if there is a compiler; tests/cuda has the tests of that.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,8 +14,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "tests" / "cuda"))
-from nvcc import NVCC  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +21,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built like any user's but with the tools that are here."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", folder, ROOT]
-    # one architecture of those that wheels are for: each adds a compilation of the kernels
-    environment = {**os.environ, "PYSDK_CUDA": "OFF" if NVCC is None else "ON", "CUDAARCHS": "90"}
+    environment = {**os.environ, "PYSDK_CUDA": "OFF"}
     subprocess.run([*command, "-C", f"build-dir={folder / 'build'}"], check=True, env=environment)
     [path] = folder.glob("*.whl")
     return path
@@ -90,26 +86,7 @@ def test_its_noise_is_that_of_the_reference(unpacked: Path) -> None:
     )
 
 
-def test_says_what_a_device_lacks(unpacked: Path) -> None:
-    code = (
-        "print(*_native.cuda_status())\ntry: _native.cuda_device(99)\nexcept _native.CudaError as error: print(error)\n"
-    )
-    status, refusal = run(unpacked, code).splitlines()
-    built, devices, text = status.split(" ", 2)
-    if NVCC is None:
-        assert (built, devices) == ("False", "0")
-    else:
-        assert built == "True"
-        assert text.startswith("built with CUDA 1")
-    if devices == "0":
-        assert refusal == f"cuda:99 cannot be used: {text}"
-    else:
-        assert refusal.startswith("there is no cuda:99")
-
-
-@pytest.mark.skipif(shutil.which("ldd") is None, reason="ldd is not installed")
-def test_needs_no_shared_cuda_library(unpacked: Path) -> None:
-    [extension] = (unpacked / "pysdk").glob("_native.*.so")
-    needed = subprocess.run(["ldd", extension], capture_output=True, text=True, check=True).stdout
-    assert "libc.so" in needed
-    assert "cuda" not in needed
+def test_says_that_it_has_no_cuda(unpacked: Path) -> None:
+    built, devices, text = run(unpacked, "print(*_native.cuda_status())").split(" ", 2)
+    assert (built, devices) == ("False", "0")
+    assert "built without a CUDA compiler" in text
