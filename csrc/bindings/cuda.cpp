@@ -14,48 +14,12 @@
 #include "bindings/bindings.h"
 #include "bindings/chain_parts.h"
 #include "bindings/device_array.h"
+#include "bindings/device_network.h"
 #include "cuda/cuda_chain.h"
 
 namespace pysdk {
 
 namespace {
-
-using Enqueue = py::typing::Callable<py::object(py::int_)>;
-using OptionalEnqueue = std::optional<Enqueue>;
-
-// A network behind a Python callable that gets the stream's handle; False from it is a failure.
-class PythonDeviceDenoiser : public DeviceDenoiser {
- public:
-  PythonDeviceDenoiser(cuda::Device& device, py::object callable)
-      : device_(device), callable_(std::move(callable)) {}
-
-  void enqueue(void* stream) override {
-    const py::gil_scoped_acquire gil;
-    check_signals();
-    const cuda::CurrentDevice current(device_);
-    const py::object result = callable_(reinterpret_cast<std::uintptr_t>(stream));
-    if (result.ptr() == Py_False)
-      throw cuda::Error("the network could not be enqueued: its call returned False");
-  }
-
-  // It ran before, so what goes wrong here is the capture's doing.
-  void capture(void* stream) override {
-    const py::gil_scoped_acquire gil;
-    try {
-      enqueue(stream);
-    } catch (py::error_already_set& error) {
-      if (!error.matches(PyExc_Exception)) throw;  // Ctrl-C
-      const std::string text = py::str(error.value());
-      throw cuda::CaptureRefused("the network cannot be captured: " + text.substr(0, text.find('\n')));
-    }
-  }
-
-  PyObject* callable() const { return callable_.ptr(); }
-
- private:
-  cuda::Device& device_;  // the chain's, which has this network
-  py::object callable_;
-};
 
 cuda::CudaChain::Way way_of(const std::string& path) {
   using cuda::Path;
@@ -167,7 +131,10 @@ class BoundCudaChain {
     return 0;
   }
   void clear() {
-    chain_.attach({});
+    try {
+      chain_.attach({});
+    } catch (const cuda::Error&) {  // the device is lost; Python's collector takes no exception
+    }
     chain_.forget_noise();
     networks_.clear();
     noise_.reset();

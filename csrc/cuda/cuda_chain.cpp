@@ -95,6 +95,8 @@ std::uint32_t CudaChain::kinds() const {
 // Each network of these calls runs once outside a capture first: what it loads and allocates lazily is there
 // then.
 void CudaChain::warm_up(std::uint32_t calls) {
+  if (warmed_by_ != std::this_thread::get_id()) warmed_ = 0;
+  warmed_by_ = std::this_thread::get_id();
   if ((calls & ~warmed_) == 0) return;
   enqueue_calls(wiring(), networks_, calls & ~warmed_);
   device_->synchronize(stream_.get());
@@ -226,7 +228,7 @@ std::int64_t CudaChain::wait(std::int64_t row, double seconds, const Poll& poll)
   const Busy busy(busy_);
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
-  const std::int64_t target = std::min(row, launched_);
+  const std::int64_t target = std::min(row, launched_), first = position();
   // all that was launched: not only counted but over, so that every byte is written
   const auto done = [&] {
     if (target < launched_ && position() >= target) return true;
@@ -237,7 +239,10 @@ std::int64_t CudaChain::wait(std::int64_t row, double seconds, const Poll& poll)
       poll();
       const std::chrono::duration<double> waited = Clock::now() - start;
       if (waited.count() > seconds) break;
-      if (waited > std::chrono::milliseconds(2)) {
+      // sleeping oversleeps: not when the end is near, as far as the rows so far tell
+      const double left = waited.count() * static_cast<double>(target - position()) /
+                          static_cast<double>(std::max<std::int64_t>(position() - first, 1));
+      if (waited > std::chrono::milliseconds(2) && left > 0.5e-3) {
         std::this_thread::sleep_for(std::chrono::microseconds(50));
       } else {
         std::this_thread::yield();

@@ -10,6 +10,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "chain/busy.h"
@@ -119,7 +120,8 @@ class CudaChain {
   std::string why_;
   std::array<std::string, 2> refused_;  // why a path, kWhile or kStep, cannot be taken
   std::list<Cached> graphs_;            // the last used first
-  std::uint32_t warmed_ = 0;            // networks that have run since they were attached
+  std::uint32_t warmed_ = 0;            // networks that have run since they were attached,
+  std::thread::id warmed_by_;           // in this thread: libraries keep handles and plans for each
   std::int64_t length_ = 0, launched_ = 0;
   std::atomic<bool> busy_{false};
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda/cuda_check.cuh"
 #include "cuda/device.h"
 #include "cuda/kernels.cuh"
 
@@ -12,56 +13,12 @@ namespace pysdk::cuda {
 
 namespace {
 
-// Throws with what was tried. The error is cleared, unless it is one that stays until the process ends.
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();
-  const std::string text =
-      std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
-  switch (error) {
-    case cudaErrorMemoryAllocation:
-      throw OutOfMemory(text);
-    case cudaErrorStreamCaptureUnsupported:
-    case cudaErrorStreamCaptureInvalidated:
-    case cudaErrorStreamCaptureMerge:
-    case cudaErrorStreamCaptureUnmatched:
-    case cudaErrorStreamCaptureUnjoined:
-    case cudaErrorStreamCaptureIsolation:
-    case cudaErrorStreamCaptureImplicit:
-    case cudaErrorStreamCaptureWrongThread:
-    case cudaErrorCapturedEvent:
-    case cudaErrorNotSupported:
-    case cudaErrorCallRequiresNewerDriver:
-      throw CaptureRefused(text);
-    default:
-      throw Error(text);
-  }
-}
-
 unsigned blocks_of(std::uint64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
 cudaStream_t raw(Stream stream) { return static_cast<cudaStream_t>(stream); }
 cudaGraph_t raw_graph(Graph graph) { return static_cast<cudaGraph_t>(graph); }
-
-// The calling thread's device, put back at the end: one process may use several.
-class Current {
- public:
-  explicit Current(int index) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != index) check(cudaSetDevice(index), "cudaSetDevice");
-    changed_ = before_ != index;
-  }
-  Current(const Current&) = delete;
-  ~Current() {
-    if (changed_) cudaSetDevice(before_);
-  }
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 class CudaDevice final : public Device {
  public:
@@ -72,8 +29,16 @@ class CudaDevice final : public Device {
     name_ = "cuda:" + std::to_string(index_) + ", " + found.name + ", sm_" + std::to_string(found.major) +
             std::to_string(found.minor);
     // A build without code for this GPU says so here and not in the middle of a chain.
+    // Loading is lazy: without this a kernel's first launch, and its loading, would be inside a capture.
     cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, update_kernel), (name_ + " cannot run this build").c_str());
+    const void* const kernels[] = {
+        reinterpret_cast<const void*>(start_kernel),     reinterpret_cast<const void*>(update_kernel),
+        reinterpret_cast<const void*>(threshold_kernel), reinterpret_cast<const void*>(prepare_kernel),
+        reinterpret_cast<const void*>(advance_kernel),   reinterpret_cast<const void*>(advance_loop_kernel),
+        reinterpret_cast<const void*>(bytes_kernel)};
+    for (const void* kernel : kernels) {
+      check(cudaFuncGetAttributes(&attributes, kernel), (name_ + " cannot run this build").c_str());
+    }
   }
 
   std::string name() const override { return name_; }
@@ -214,6 +179,31 @@ class CudaDevice final : public Device {
     cudaGetLastError();
   }
 
+  void begin_part(Stream stream) override {
+    refuse(cudaStreamBeginCapture(raw(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  }
+  Nodes end_part(Stream stream, Graph graph, const Nodes& after) override {
+    const Current current(index_);
+    cudaGraph_t part = nullptr;
+    refuse(cudaStreamEndCapture(raw(stream), &part), "cudaStreamEndCapture");
+    std::size_t count = 0;
+    cudaError_t error = cudaGraphGetNodes(part, nullptr, &count);
+    cudaGraphNode_t node = nullptr;
+    if (error == cudaSuccess && count > 0) {
+      const std::vector<cudaGraphNode_t> before = raw_nodes(after);
+      error = cudaGraphAddChildGraphNode(&node, raw_graph(graph), before.data(), before.size(), part);
+    }
+    cudaGraphDestroy(part);  // the node has a copy
+    refuse(error, "cudaGraphAddChildGraphNode");
+    return count > 0 ? Nodes{node} : after;
+  }
+  void abandon_part(Stream stream) noexcept override {
+    cudaGraph_t part = nullptr;
+    cudaStreamEndCapture(raw(stream), &part);
+    if (part != nullptr) cudaGraphDestroy(part);
+    cudaGetLastError();
+  }
+
   Executable instantiate(Graph graph) override {
     const Current current(index_);
     cudaGraphExec_t result = nullptr;
@@ -268,18 +258,6 @@ class CudaDevice final : public Device {
 
  private:
   static void launched() { check(cudaGetLastError(), "a kernel could not be launched"); }
-
-  // Building graphs: whatever the driver has against it, there is a path without; except for want of memory.
-  static void refuse(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    try {
-      check(error, what);
-    } catch (const OutOfMemory&) {
-      throw;
-    } catch (const Error& refused) {
-      throw CaptureRefused(refused.what());
-    }
-  }
 
   static std::vector<cudaGraphNode_t> raw_nodes(const Nodes& nodes) {
     std::vector<cudaGraphNode_t> result;

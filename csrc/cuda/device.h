@@ -98,6 +98,12 @@ class Device {
   virtual void begin_capture(Stream stream, Graph graph, const Nodes& after) = 0;
   virtual Nodes end_capture(Stream stream) = 0;  // the last nodes
   virtual void abandon_capture(Stream stream) noexcept = 0;
+  // The same for networks, which may make a call that is forbidden in a capture: they are captured into a
+  // graph of their own, which becomes one node of `graph`, or none if nothing was enqueued. A capture that is
+  // made invalid takes its graph with it, so that must not be one with nodes of ours.
+  virtual void begin_part(Stream stream) = 0;
+  virtual Nodes end_part(Stream stream, Graph graph, const Nodes& after) = 0;
+  virtual void abandon_part(Stream stream) noexcept = 0;
   virtual Executable instantiate(Graph graph) = 0;
   virtual void release_executable(Executable executable) noexcept = 0;
   virtual void launch(Executable executable, Stream stream) = 0;

@@ -20,6 +20,19 @@ Nodes capture(const Wiring& wiring, Graph graph, const Nodes& after, F&& enqueue
   return wiring.device->end_capture(wiring.stream);
 }
 
+// The same for networks.
+Nodes capture_networks(const Wiring& wiring, const DeviceNetworks& networks, std::uint32_t calls, Graph graph,
+                       const Nodes& after) {
+  wiring.device->begin_part(wiring.stream);
+  try {
+    capture_calls(wiring, networks, calls);
+  } catch (...) {
+    wiring.device->abandon_part(wiring.stream);
+    throw;
+  }
+  return wiring.device->end_part(wiring.stream, graph, after);
+}
+
 // The networks, each in an IF node that the prepare kernel opens where the row at hand calls it.
 Nodes branch(const Wiring& wiring, const DeviceNetworks& networks, Graph body, std::uint32_t used) {
   Device& device = *wiring.device;
@@ -39,7 +52,7 @@ Nodes branch(const Wiring& wiring, const DeviceNetworks& networks, Graph body, s
   for (const std::uint32_t call : kCalls) {
     if (!(used & call)) continue;
     const auto [node, inner] = device.add_conditional(body, Conditional::kIf, condition_of(call), last);
-    capture(wiring, inner, {}, [&] { capture_calls(wiring, networks, call); });
+    capture_networks(wiring, networks, call, inner, {});
     last = {node};
   }
   return last;
@@ -83,7 +96,7 @@ std::unique_ptr<OwnedGraph> OwnedGraph::whole_chain(const Wiring& wiring, const 
   Nodes last;
   if (std::has_single_bit(kinds)) {  // every row makes the same calls
     const auto calls = static_cast<std::uint32_t>(std::countr_zero(kinds));
-    last = capture(wiring, body, {}, [&] { capture_calls(wiring, networks, calls); });
+    last = capture_networks(wiring, networks, calls, body, {});
   } else {
     std::uint32_t used = 0;
     for (std::uint32_t calls = 0; calls < 8; ++calls) used |= (kinds >> calls & 1u) != 0 ? calls : 0u;
@@ -97,10 +110,8 @@ std::unique_ptr<OwnedGraph> OwnedGraph::whole_chain(const Wiring& wiring, const 
 std::unique_ptr<OwnedGraph> OwnedGraph::one_row(const Wiring& wiring, const DeviceNetworks& networks,
                                                 std::uint32_t calls) {
   std::unique_ptr<OwnedGraph> result(new OwnedGraph(wiring.device));
-  capture(wiring, result->graph_, {}, [&] {
-    capture_calls(wiring, networks, calls);
-    enqueue_update(wiring, nullptr);
-  });
+  const Nodes last = capture_networks(wiring, networks, calls, result->graph_, {});
+  capture(wiring, result->graph_, last, [&] { enqueue_update(wiring, nullptr); });
   result->executable_ = wiring.device->instantiate(result->graph_);
   return result;
 }

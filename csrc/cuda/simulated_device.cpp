@@ -50,7 +50,9 @@ void SimulatedDevice::entered(const std::string& name) {
 }
 
 void SimulatedDevice::not_in_capture(const std::string& name) {
-  if (captures_ > 0) throw CaptureRefused(name + " is not allowed while a stream is captured");
+  if (captures_ == 0) return;
+  for (SimulatedStream* stream : capturing_) stream->invalid = true;
+  throw CaptureRefused(name + " is not allowed while a stream is captured");
 }
 
 void SimulatedDevice::enqueue(Stream stream, const std::string& name, std::function<void()> work) {
@@ -84,6 +86,7 @@ void* SimulatedDevice::allocate(std::size_t bytes) {
 }
 
 void SimulatedDevice::release(void* memory) noexcept {
+  for (SimulatedStream* stream : capturing_) stream->invalid = true;  // as forbidden as an allocation
   used_ -= blocks_[memory];
   blocks_.erase(memory);
   std::free(memory);
@@ -137,103 +140,6 @@ void SimulatedDevice::synchronize(Stream) {
 bool SimulatedDevice::finished(Stream) {
   not_in_capture("finished");
   return true;
-}
-
-Graph SimulatedDevice::make_graph() {
-  entered("make_graph");
-  auto graph = std::make_unique<SimulatedGraph>();
-  const Graph handle = graph.get();
-  graphs_.emplace(handle, std::move(graph));
-  return handle;
-}
-
-void SimulatedDevice::forget(const SimulatedGraph& graph) {
-  for (const Condition condition : graph.conditions) conditions_.erase(condition);
-  for (const auto& body : graph.bodies) forget(*body);
-}
-
-void SimulatedDevice::release_graph(Graph graph) noexcept {
-  forget(*graphs_.at(graph));
-  graphs_.erase(graph);
-}
-
-Condition SimulatedDevice::make_condition(Graph graph, bool initial) {
-  entered("make_condition");
-  auto* owner = static_cast<SimulatedGraph*>(graph);
-  conditions_[next_condition_] = {initial, initial, owner};
-  owner->conditions.push_back(next_condition_);
-  return next_condition_++;
-}
-
-std::pair<Node, Graph> SimulatedDevice::add_conditional(Graph graph, Conditional kind, Condition condition,
-                                                        const Nodes& after) {
-  entered(kind == Conditional::kWhile ? "add_while" : "add_if");
-  auto* owner = static_cast<SimulatedGraph*>(graph);
-  if (conditions_.at(condition).graph != owner) throw Error("the condition belongs to another graph");
-  const Nodes last = owner->items.empty() ? Nodes{} : Nodes{owner->items.back().get()};
-  if (after != last) throw Error("a node must follow the last one of its graph");
-  auto* body = owner->bodies.emplace_back(std::make_unique<SimulatedGraph>()).get();
-  auto* item = owner->items.emplace_back(std::make_unique<Item>(Item{{}, kind, condition, body})).get();
-  return {item, body};
-}
-
-void SimulatedDevice::begin_capture(Stream stream, Graph graph, const Nodes& after) {
-  entered("begin_capture");
-  auto* into = static_cast<SimulatedGraph*>(graph);
-  const Nodes last = into->items.empty() ? Nodes{} : Nodes{into->items.back().get()};
-  if (after != last) throw Error("a capture must follow the last node of its graph");
-  static_cast<SimulatedStream*>(stream)->capturing = into;
-  ++captures_;
-}
-
-Nodes SimulatedDevice::end_capture(Stream stream) {
-  abandon_capture(stream);
-  entered("end_capture");
-  return last_;
-}
-
-void SimulatedDevice::abandon_capture(Stream stream) noexcept {
-  auto* captured = static_cast<SimulatedStream*>(stream);
-  const auto& items = captured->capturing->items;
-  last_ = items.empty() ? Nodes{} : Nodes{items.back().get()};
-  captured->capturing = nullptr;
-  --captures_;
-}
-
-Executable SimulatedDevice::instantiate(Graph graph) {
-  entered("instantiate");
-  ++executables_;
-  return graph;
-}
-
-void SimulatedDevice::release_executable(Executable) noexcept { --executables_; }
-
-void SimulatedDevice::launch(Executable executable, Stream) {
-  entered("launch");
-  not_in_capture("launch");
-  const auto& graph = *static_cast<SimulatedGraph*>(executable);
-  reset_conditions(graph);
-  run(graph);
-}
-
-void SimulatedDevice::reset_conditions(const SimulatedGraph& graph) {
-  for (const Condition condition : graph.conditions) {
-    State& state = conditions_.at(condition);
-    state.value = state.initial;
-  }
-  for (const auto& body : graph.bodies) reset_conditions(*body);
-}
-
-void SimulatedDevice::run(const SimulatedGraph& graph) {
-  for (const auto& item : graph.items) {
-    if (item->body == nullptr) {
-      item->work();
-    } else if (item->kind == Conditional::kIf) {
-      if (conditions_.at(item->condition).value) run(*item->body);
-    } else {
-      while (conditions_.at(item->condition).value) run(*item->body);
-    }
-  }
 }
 
 void SimulatedDevice::start(const Task& shape, const Task* task, Stream stream) {

@@ -59,6 +59,9 @@ class SimulatedDevice final : public Device {
   void begin_capture(Stream stream, Graph graph, const Nodes& after) override;
   Nodes end_capture(Stream stream) override;
   void abandon_capture(Stream stream) noexcept override;
+  void begin_part(Stream stream) override;
+  Nodes end_part(Stream stream, Graph graph, const Nodes& after) override;
+  void abandon_part(Stream stream) noexcept override;
   Executable instantiate(Graph graph) override;
   void release_executable(Executable executable) noexcept override;
   void launch(Executable executable, Stream stream) override;
@@ -82,9 +85,12 @@ class SimulatedDevice final : public Device {
     std::vector<std::unique_ptr<Item>> items;  // in the order in which they run
     std::vector<std::unique_ptr<SimulatedGraph>> bodies;
     std::vector<Condition> conditions;
+    bool destroyed = false;  // by the driver, at the end of a capture that a forbidden call made invalid
   };
   struct SimulatedStream {
     SimulatedGraph* capturing = nullptr;
+    std::unique_ptr<SimulatedGraph> part;
+    bool invalid = false;
   };
   struct State {
     bool value, initial;
@@ -97,10 +103,12 @@ class SimulatedDevice final : public Device {
   void run(const SimulatedGraph& graph);
   void reset_conditions(const SimulatedGraph& graph);
   void forget(const SimulatedGraph& graph);
+  void stop_capturing(SimulatedStream& stream) noexcept;
 
   const std::size_t total_;
   std::size_t used_ = 0, pinned_ = 0, streams_ = 0, executables_ = 0;
   int captures_ = 0, current_ = 0;
+  std::vector<SimulatedStream*> capturing_;
   Nodes last_;  // of the capture that ended last
   std::unordered_map<void*, std::size_t> blocks_;
   std::unordered_map<Graph, std::unique_ptr<SimulatedGraph>> graphs_;

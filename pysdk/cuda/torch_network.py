@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from pysdk.engines import DeviceBuffers, require
 from pysdk.errors import EngineError, OptionTypeError
 from pysdk.manifest import ModelInfo
+
+
+class _Pool:
+    """Torch memory that belongs to one network's graphs until this is dropped.
+
+    Counted by hand: dropping a `torch.cuda.MemPool` ends the process if any thread allocates in another pool meanwhile
+    (pytorch/pytorch#159301).
+    """
+
+    def __init__(self, number: int) -> None:
+        import torch
+
+        self.id: Any = torch.cuda.graph_pool_handle()
+        torch._C._cuda_beginAllocateCurrentThreadToPool(number, self.id)
+        torch._C._cuda_endAllocateToPool(number, self.id)  # not released: this count is ours
+        weakref.finalize(self, _release, number, self.id).atexit = False
+
+
+def _release(number: int, pool: Any) -> None:
+    import torch
+
+    torch._C._cuda_releasePool(number, pool)
+    torch.cuda.empty_cache()  # torch would keep it, and reuse it for nothing
 
 
 class TorchNetwork:
@@ -50,16 +74,19 @@ class TorchNetwork:
         inputs = [from_dlpack(buffers.network_input), from_dlpack(buffers.network_time)]
         if self._takes_labels:
             inputs.append(from_dlpack(buffers.network_labels))
-        network, device, pool = self._network, self._device, torch.cuda.MemPool()
+        network, device, pool = self._network, self._device, _Pool(self._device.index)
+        torch.cuda.current_stream(device).synchronize()  # the chain's stream does not wait for the weights
 
         def enqueue(stream: int) -> None:
             with (
                 torch.no_grad(),
                 torch.cuda.device(device),
-                torch.cuda.use_mem_pool(pool),
+                torch.cuda.use_mem_pool(pool),  # type: ignore[arg-type]
                 torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)),  # type: ignore[no-untyped-call]
             ):
+                torch.clear_autocast_cache()  # casts of weights belong into the capture
                 made = network(*inputs)
+                torch.clear_autocast_cache()  # and end with it
                 made = made if isinstance(made, torch.Tensor) else made.sample
                 if made.shape != out.shape:
                     raise EngineError(f"the network returned {tuple(made.shape)}, expected {tuple(out.shape)}")

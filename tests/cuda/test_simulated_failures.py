@@ -61,6 +61,40 @@ def test_a_network_that_cannot_be_captured_is_called_plainly():
         else:
             with pytest.raises(_native.CaptureError, match="cannot be captured"):
                 chain.advance(3)
+        assert "graph destroyed twice" not in device.log, "an invalid capture took a graph of ours with it"
+
+
+def test_another_thread_runs_a_network_before_it_captures_it():
+    """Libraries keep handles and plans for each thread, and cannot make them in a capture."""
+    device = _native.SimulatedDevice()
+    case = make_case(np.random.default_rng(1), rows=3)
+    chain = make_chain(device, case, "auto")
+    threads: list[int] = []
+    chain.attach(lambda stream: threads.append(threading.get_ident()))
+
+    def run(clip: str) -> None:  # another kind of threshold is another graph
+        begin(chain, case, clip=clip)
+        chain.advance(3)
+
+    run("none")
+    assert len(threads) == 2, "plainly, and captured"
+    other = threading.Thread(target=run, args=["dynamic"])
+    other.start()
+    other.join()
+    assert [ident == threading.get_ident() for ident in threads] == [True, True, False, False]
+
+
+def test_nothing_is_collected_while_a_network_is_captured():
+    """What the collector finds may free device memory, which ends a capture."""
+    device = _native.SimulatedDevice()
+    case = make_case(np.random.default_rng(1), rows=3)
+    chain = make_chain(device, case, "auto")
+    enabled = []
+    chain.attach(lambda stream: enabled.append(gc.isenabled()))
+    begin(chain, case)
+    chain.advance(3)
+    assert enabled == [False, False]
+    assert gc.isenabled()
 
 
 def test_ctrl_c_in_a_network_is_no_refusal():
