@@ -1,14 +1,48 @@
 // Handing a program to the device.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "cuda/cuda_chain.h"
 #include "noise/philox.h"
 
 namespace pysdk::cuda {
+
+namespace {
+
+// Small arrays behind each other, for one upload.
+class Arrays {
+ public:
+  // `pointer` will have the array's address on the device, null for an empty one.
+  template <typename Value>
+  void add(const Value*& pointer, const std::vector<Value>& values) {
+    pointer = nullptr;
+    if (values.empty()) return;
+    const std::size_t at = (bytes_.size() + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_.resize(at + values.size() * sizeof(Value));
+    std::memcpy(bytes_.data() + at, values.data(), values.size() * sizeof(Value));
+    places_.push_back(
+        [&pointer, at](const std::byte* base) { pointer = reinterpret_cast<const Value*>(base + at); });
+  }
+  const std::vector<std::byte>& bytes() const { return bytes_; }
+  // Where they were uploaded to.
+  void place(const std::byte* base) const {
+    for (const auto& set : places_) set(base);
+  }
+
+ private:
+  static constexpr std::size_t kAlignment = 16;
+  std::vector<std::byte> bytes_;
+  std::vector<std::function<void(const std::byte*)>> places_;
+};
+
+}  // namespace
 
 Task task_of(const ChainShape& shape) {
   Task task{};
@@ -48,7 +82,7 @@ void CudaChain::begin(Program program, Way way, std::int32_t every, std::int32_t
   task_.slots = slots;
   upload_program();
   mailbox_.get()->position = 0;
-  device_->start(task_, task_memory_->as<Task>(), stream_.get());
+  device_->start(task_, &state_->as<State>()->task, stream_.get());
   device_->synchronize(stream_.get());  // x may be looked at from another stream now
   length_ = task_.length;
 }
@@ -86,11 +120,13 @@ void CudaChain::upload_program() {
   task_.fraction = static_cast<float>(position - floor);
   task_.init_scale = program_.init_scale;
   task_.learned_variance = program_.learned_variance;
-  task_.rows = put(rows_, program_.rows);
-  task_.seeds = put(seeds_, program_.seeds);
-  task_.images = put(images_, program_.images);
-  task_.guidance = put(guidance_, program_.guidance);
-  task_.classifier_scale = put(scales_, program_.classifier_scale);
+  Arrays arrays;
+  arrays.add(task_.rows, program_.rows);
+  arrays.add(task_.seeds, program_.seeds);
+  arrays.add(task_.images, program_.images);
+  arrays.add(task_.guidance, program_.guidance);
+  arrays.add(task_.classifier_scale, program_.classifier_scale);
+  arrays.place(put(arrays_, arrays.bytes()));
   task_.initial = put(initial_, program_.initial);
   task_.known = put(known_, program_.known);
   task_.keep = put(keep_, program_.keep);
@@ -111,9 +147,10 @@ void CudaChain::upload_program() {
   task_.d1 = d1_->as<float>();
   if (program_.noise) put(noise_, host_noise_);
 
-  const Place place{0, 0};
-  device_->upload(task_memory_->data(), &task_, sizeof task_, stream_.get());
-  device_->upload(place_memory_->data(), &place, sizeof place, stream_.get());
+  until_ = -1;
+  const State state{task_, {0, task_.length}};
+  device_->upload(state_->data(), &state, sizeof state, stream_.get());
+  until_ = task_.length;
   // the program's arrays are only needed here from now on
   for (auto* values : {&program_.initial, &program_.known}) std::vector<float>().swap(*values);
   std::vector<std::uint8_t>().swap(program_.keep);

@@ -37,8 +37,7 @@ CudaChain::CudaChain(std::shared_ptr<Device> device, const ChainShape& shape)
       gradient_(shape.classifier ? floats(device_, shape.elements()) : nullptr),
       x_(floats(device_, shape.elements())),
       d1_(floats(device_, shape.elements())),
-      task_memory_(std::make_shared<Block>(device_, sizeof(Task))),
-      place_memory_(std::make_shared<Block>(device_, sizeof(Place))),
+      state_(std::make_shared<Block>(device_, sizeof(State))),
       broken_(
           std::make_shared<Block>(device_, static_cast<std::size_t>(shape.batch) * sizeof(std::uint32_t))),
       task_(task_of(shape)) {}
@@ -53,10 +52,8 @@ CudaChain::~CudaChain() {
 std::size_t CudaChain::bytes() const {
   std::size_t total = 0;
   for (const auto* block :
-       {&input_,       &time_,         &labels_, &output_, &gradient_,    &x_,        &d1_,
-        &task_memory_, &place_memory_, &rows_,   &seeds_,  &images_,      &guidance_, &scales_,
-        &initial_,     &known_,        &keep_,   &noise_,  &known_noise_, &d2_,       &y_,
-        &raw_,         &threshold_,    &ring_,   &broken_}) {
+       {&input_, &time_, &labels_, &output_,      &gradient_, &x_, &d1_,  &state_,     &arrays_, &initial_,
+        &known_, &keep_, &noise_,  &known_noise_, &d2_,       &y_, &raw_, &threshold_, &ring_,   &broken_}) {
     if (*block) total += (*block)->bytes();
   }
   return total;
@@ -76,8 +73,8 @@ Wiring CudaChain::wiring() const {
   return {device_,
           stream_.get(),
           task_,
-          task_memory_->as<Task>(),
-          place_memory_->as<Place>(),
+          &state_->as<State>()->task,
+          &state_->as<State>()->place,
           mailbox_.get(),
           program_.clip == ClipKind::kDynamic};
 }
@@ -165,8 +162,11 @@ void CudaChain::choose_path() {
 }
 
 void CudaChain::set_until(std::int64_t until) {
+  if (until == until_) return;
   const auto value = static_cast<std::int32_t>(until);
-  device_->upload(&place_memory_->as<Place>()->until, &value, sizeof value, stream_.get());
+  until_ = -1;
+  device_->upload(&state_->as<State>()->place.until, &value, sizeof value, stream_.get());
+  until_ = until;
 }
 
 // Ends a loop that runs, after the row it is in or a few more, and waits for the device.

@@ -109,8 +109,8 @@ class CudaChain {
   OwnedStream stream_, side_;  // side_: snapshots, while the chain runs on
   OwnedMailbox mailbox_;
   std::shared_ptr<Block> input_, time_, labels_, output_, gradient_, x_, d1_;
-  std::shared_ptr<Block> task_memory_, place_memory_, rows_, seeds_, images_, guidance_, scales_, initial_,
-      known_, keep_, noise_, known_noise_, d2_, y_, raw_, threshold_, ring_, broken_;
+  std::shared_ptr<Block> state_, arrays_, initial_, known_, keep_, noise_, known_noise_, d2_, y_, raw_,
+      threshold_, ring_, broken_;
   DeviceNetworks networks_;
   Program program_;
   std::vector<float> host_noise_;
@@ -123,6 +123,7 @@ class CudaChain {
   std::uint32_t warmed_ = 0;            // networks that have run since they were attached,
   std::thread::id warmed_by_;           // in this thread: libraries keep handles and plans for each
   std::int64_t length_ = 0, launched_ = 0;
+  std::int64_t until_ = -1;  // of Place, on the device; -1 if unknown
   std::atomic<bool> busy_{false};
 };
 

@@ -59,6 +59,12 @@ struct Place {
   std::int32_t until;     // the loop stops here
 };
 
+// What graphs know the address of.
+struct State {
+  Task task;
+  Place place;
+};
+
 // The same for the host, in pinned memory that the device sees.
 struct Mailbox {
   volatile std::int32_t position;

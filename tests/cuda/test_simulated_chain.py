@@ -90,13 +90,22 @@ def test_the_whole_chain_is_one_launch_of_a_loop():
         *["make_graph", "make_condition", "add_while"],
         *["begin_capture", "> full", "end_capture"],
         *["begin_capture", "> threshold", "> update", "> advance", "end_capture"],
-        *["instantiate", "upload", "launch"],
+        *["instantiate", "launch"],
     ]
     begin(played.chain, case)
     device.clear_log()
     played.chain.advance(5)
-    assert device.log == ["upload", "launch"], "another program runs on the same graph"
+    assert device.log == ["launch"], "another program runs on the same graph"
     played.assert_equals_reference()
+
+
+def test_a_program_is_handed_over_in_few_copies():
+    """Labels, the small arrays behind each other, and what the kernels begin from."""
+    device = _native.SimulatedDevice()
+    played = play(device, make_case(np.random.default_rng(1), rows=5, guided=True))
+    device.clear_log()
+    begin(played.chain, played.case)
+    assert device.log == ["synchronize", *["upload"] * 3, "start", "synchronize"]
 
 
 def test_networks_that_only_some_rows_call_sit_in_branches():
@@ -114,7 +123,7 @@ def test_networks_that_only_some_rows_call_sit_in_branches():
         *["begin_capture", "> prepare", "end_capture"],
         *(call for calls in branch for call in calls),
         *["begin_capture", "> update", "> advance", "end_capture"],
-        *["instantiate", "upload", "launch"],
+        *["instantiate", "launch"],
     ]
     played.assert_equals_reference()
 
