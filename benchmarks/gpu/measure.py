@@ -39,6 +39,7 @@ class Measured:
         seconds: of each round, a whole batch of images.
         first: seconds until the first batch was there, compiling and capturing included.
         flops: of one image's network call.
+        ceiling: operations per second of a large bf16 matrix product, measured in the same run.
     """
 
     task: Task
@@ -47,6 +48,7 @@ class Measured:
     seconds: list[float]
     first: float
     flops: float
+    ceiling: float
 
     @property
     def median(self) -> float:
@@ -59,9 +61,9 @@ class Measured:
         return self.task.batch / self.median
 
     @property
-    def flops_per_second(self) -> float:
-        """Of the network's calls, in the middle round."""
-        return self.flops * self.task.batch * self.task.steps / self.median
+    def share_of_ceiling(self) -> float:
+        """Operations of the network's calls over what the device could have done in the middle round."""
+        return self.flops * self.task.batch * self.task.steps / (self.median * self.ceiling)
 
 
 class Limit:
@@ -86,7 +88,7 @@ def timed(work: Work) -> float:
 
 
 def measure(
-    setting: Setting, task: Task, contenders: list[Contender], seconds: float, limit: Limit
+    setting: Setting, task: Task, contenders: list[Contender], seconds: float, limit: Limit, ceiling: float
 ) -> tuple[list[Measured], dict[str, str]]:
     """Contenders on one task, in turns for about `seconds`, and why the others were left out."""
     left_out: dict[str, str] = {}
@@ -135,7 +137,13 @@ def measure(
                 times[name].append(spent)
     found = [
         Measured(
-            task, contender.name, contender.base, times[contender.name], first[contender.name], setting.subject.flops
+            task=task,
+            contender=contender.name,
+            base=contender.base,
+            seconds=times[contender.name],
+            first=first[contender.name],
+            flops=setting.subject.flops,
+            ceiling=ceiling,
         )
         for contender in contenders
         if times.get(contender.name)

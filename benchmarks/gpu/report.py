@@ -1,6 +1,7 @@
 """Measure on a GPU and write gpu.json and gpu.md: python -m benchmarks.gpu.report [-o FOLDER] [--help].
 
 Tasks come in the order of --steps, then --subjects, then --batches; --limit ends the run early, with what was measured.
+Other tasks of earlier runs stay in the files of the folder if device and versions are the same.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -35,9 +35,24 @@ class Report:
     """What was measured so far, written after each task: a run may be cut short."""
 
     folder: Path
-    environment: dict[str, Any]
+    environment: dict[str, str]
     results: list[Measured] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: Path, environment: dict[str, str]) -> Report:
+        """A report that goes on with what the folder has of the same environment."""
+        report, path = cls(folder, environment), folder / "gpu.json"
+        if path.is_file():
+            document = json.loads(path.read_text())
+            if document["environment"] == environment:
+                report.results = [Measured(**{**row, "task": Task(**row["task"])}) for row in document["results"]]
+        return report
+
+    def add(self, found: list[Measured]) -> None:
+        """Take results in, in the place of older ones of their tasks: those of a task took turns in one run."""
+        new = {row.task for row in found}
+        self.results = [row for row in self.results if row.task not in new] + found
 
     def leave_out(self, what: str) -> None:
         """Say, and keep, what was not measured and why."""
@@ -61,13 +76,13 @@ class Report:
         lines += ["", METHOD]
         for task in dict.fromkeys(result.task for result in self.results):
             rows = [result for result in self.results if result.task == task]
-            lines += [f"### {task}", "", *table(rows, self.environment["matmul_bf16_flops"]), ""]
+            lines += [f"### {task}", "", *table(rows), ""]
         if self.left_out:
             lines += ["### Left out", "", *(f"- {what}" for what in self.left_out), ""]
         return "\n".join(lines)
 
 
-def table(rows: list[Measured], ceiling: float) -> list[str]:
+def table(rows: list[Measured]) -> list[str]:
     """Lines of Markdown, the fastest first."""
     header = "median, s|min, s|rounds|images/s|over the network|of the ceiling|first batch, s"
     lines = [f"| | {header.replace('|', ' | ')} |", "|---|" + "---:|" * (header.count("|") + 1)]
@@ -78,14 +93,14 @@ def table(rows: list[Measured], ceiling: float) -> list[str]:
         cells += [
             f"{row.images_per_second:.4g}",
             over,
-            f"{100 * row.flops_per_second / ceiling:.1f} %",
+            f"{100 * row.share_of_ceiling:.1f} %",
             f"{row.first:.3g}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def run(tasks: Iterable[Task], modes: list[str], seconds: float, limit: Limit, report: Report) -> None:
+def run(tasks: Iterable[Task], modes: list[str], seconds: float, limit: Limit, report: Report, ceiling: float) -> None:
     """Measure the tasks in their order; what fails costs its own numbers alone."""
     subjects: dict[str, Subject | Exception] = {}
     takes_part, missing = contenders(modes)
@@ -109,8 +124,8 @@ def run(tasks: Iterable[Task], modes: list[str], seconds: float, limit: Limit, r
         if setting is None or (setting.subject, setting.batch) != (subject, task.batch):
             setting = Setting(subject, task.batch)
             torch._dynamo.reset()  # else a third batch size would be compiled for any size
-        found, left_out = measure(setting, task, takes_part, seconds, limit)
-        report.results += found
+        found, left_out = measure(setting, task, takes_part, seconds, limit, ceiling)
+        report.add(found)
         for why in dict.fromkeys(left_out.values()):
             names = [name for name in left_out if left_out[name] == why]
             report.leave_out(f"{task}: {'; '.join(names)}: {why}")
@@ -133,19 +148,19 @@ def main() -> None:
     environment = {
         "device": open_device(0).name,
         "cuda": _native.cuda_status()[2],
-        "matmul_bf16_flops": matmul_ceiling(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    print(*(f"{key}: {value}" for key, value in environment.items()), sep="\n", flush=True)
+    ceiling = matmul_ceiling()
+    print(*environment.values(), f"{ceiling / 1e12:.0f} TFLOP/s in bf16", sep="\n", flush=True)
     tasks = [
         Task(subject, batch, steps)
         for steps in arguments.steps
         for subject in arguments.subjects
         for batch in arguments.batches
     ]
-    report = Report(arguments.out, environment)
-    run(tasks, arguments.modes, arguments.seconds, limit, report)
+    report = Report.open(arguments.out, environment)
+    run(tasks, arguments.modes, arguments.seconds, limit, report, ceiling)
     report.write()
     print(report.markdown())
 
