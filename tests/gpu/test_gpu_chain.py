@@ -188,6 +188,8 @@ def test_no_allocation_and_no_wait_inside_the_chain(torch: Any, device: _native.
     assert device.memory[0] == free
     start()
     calls = calls_while(torch, lambda: chain.advance(200))
+    if not calls:
+        pytest.skip("torch's profiler sees no calls of CUDA on this machine")
     assert calls.count("cudaGraphLaunch") == 1, calls
     forbidden = re.compile("Malloc|HostAlloc|Free|Synchronize|LaunchKernel|LaunchCooperative|Instantiate")
     assert not [name for name in calls if forbidden.search(name)]
@@ -215,6 +217,17 @@ def test_ten_thousand_samples_without_growth(on_gpu: Sampler, device: _native.De
     assert device.memory[0] >= free - (2 << 20)
 
 
+def test_chains_that_come_and_go_leave_nothing(on_gpu: Sampler, device: _native.Device) -> None:
+    """Each preview has a chain of its own, with a stream, and torch keeps memory for every stream it has seen."""
+    watch = lambda: sum(1 for _ in on_gpu.stream(2, steps=4, every=2))  # noqa: E731
+    for _ in range(5):
+        watch()
+    free = device.memory[0]
+    for _ in range(30):
+        watch()
+    assert device.memory[0] >= free - (64 << 20)
+
+
 @pytest.mark.parametrize("paths", ["while", "step,plain"])
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
 def test_compute_sanitizer_finds_nothing(tool: str, paths: str) -> None:
@@ -223,7 +236,7 @@ def test_compute_sanitizer_finds_nothing(tool: str, paths: str) -> None:
         pytest.skip("compute-sanitizer is not installed")
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, SANITIZED, paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
-    if "Device not supported" in done.stdout:
+    if "Device not supported" in done.stdout + done.stderr:
         pytest.skip("compute-sanitizer does not support this device")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "rows ran" in done.stdout
