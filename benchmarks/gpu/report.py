@@ -20,6 +20,7 @@ from benchmarks.gpu.measure import Limit, Measured, Task, measure
 from benchmarks.gpu.subjects import SUBJECTS, Subject, open_subject
 from pysdk import _native
 from pysdk.cuda import open_device
+from pysdk.errors import DeviceError
 
 METHOD = """\
 Times are wall clock around a whole batch of images, the device idle before and after. Contenders take turns, after a
@@ -145,8 +146,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     limit = Limit(arguments.limit)
+    try:
+        device = open_device(0).name
+    except DeviceError as error:
+        raise SystemExit(str(error)) from None
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} sees no CUDA device; install a torch for CUDA")
     environment = {
-        "device": open_device(0).name,
+        "device": device,
         "cuda": _native.cuda_status()[2],
         "python": platform.python_version(),
         "torch": torch.__version__,
