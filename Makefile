@@ -64,17 +64,19 @@ sanitize-engine: $(VENV)/test.stamp
 benchmark: $(VENV)/test.stamp engine.plan
 	$(BIN)/python -m benchmarks.report
 
-# On a machine with an NVIDIA GPU, in the environment of $(PYTHON): its torch and CUDA compiler are used, and nothing is
-# fetched. Needs what pyproject.toml lists under dependencies, scikit-build-core, pybind11, pytest and torch for CUDA.
+# On a machine with an NVIDIA GPU, in the environment of $(PYTHON), whose torch and CUDA compiler are used; pip fetches
+# what pyproject.toml lists under dependencies and is missing there. docs/gpu.md says what else it needs.
 gpu-install:
 	PYSDK_CUDA=ON CUDAARCHS=$${CUDAARCHS:-native} $(PYTHON) -m pip --disable-pip-version-check install --quiet \
-	  --no-build-isolation --no-deps -e .
+	  --no-build-isolation -e .
 	$(PYTHON) -m pysdk.cli devices
 
+# GPU_TEST="tests/gpu/test_gpu_bits.py -x" tests a part
+GPU_TEST ?= tests/gpu tests/cuda
 gpu-test: gpu-install
-	$(PYTHON) -m pytest tests/gpu tests/cuda
+	$(PYTHON) -m pytest --durations=10 $(GPU_TEST)
 
-# GPU_BENCHMARK="--batches 16 --steps 50" measures a part
+# GPU_BENCHMARK="--batches 16 --steps 50 --limit 300" measures a part
 gpu-benchmark: gpu-install
 	$(PYTHON) -m benchmarks.gpu.report $(GPU_BENCHMARK)
 

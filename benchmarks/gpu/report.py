@@ -1,6 +1,7 @@
-"""Measure on a GPU and write a table: python -m benchmarks.gpu.report [-o FOLDER] [--help].
+"""Measure on a GPU and write gpu.json and gpu.md: python -m benchmarks.gpu.report [-o FOLDER] [--help].
 
-Contenders run in turns, so that a change of clocks reaches all of them; times are medians of whole batches.
+Tasks come in the order of --steps, then --subjects, then --batches; --limit ends the run early, with what was measured.
+Other tasks of earlier runs stay in the files of the folder if device and versions are the same.
 """
 
 from __future__ import annotations
@@ -8,167 +9,184 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 
 import torch
 
-from benchmarks.gpu import contenders
-from benchmarks.gpu.contenders import Work
-from benchmarks.gpu.subjects import SUBJECTS, Subject
+from benchmarks.gpu.contenders import MODES, Setting, contenders, matmul_ceiling
+from benchmarks.gpu.measure import Limit, Measured, Task, measure
+from benchmarks.gpu.subjects import SUBJECTS, Subject, open_subject
 from pysdk import _native
 from pysdk.cuda import open_device
+from pysdk.errors import DeviceError
+
+METHOD = """\
+Times are wall clock around a whole batch of images, the device idle before and after. Contenders take turns, after a
+first batch that is not counted; loading weights, compiling and capturing are in the last column alone. Networks run in
+bf16 on float32 chains with clipping. Images of diffusers end on the host, those of the others on the device. *Over the
+network*: the median over that of `steps` replays of the same network's CUDA graph. *Of the ceiling*: operations of the
+network's calls a second over those of a bf16 product of 8192x8192 matrices, measured at the start.
+"""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One contender on one task.
+@dataclass
+class Report:
+    """What was measured so far, written after each task: a run may be cut short."""
 
-    Attributes:
-        seconds: median of a batch.
-        spread: slowest over fastest round.
-        first: seconds until the first batch was there, compiling and capturing included.
-    """
+    folder: Path
+    environment: dict[str, str]
+    results: list[Measured] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
-    subject: str
-    batch: int
-    steps: int
-    contender: str
-    seconds: float
-    spread: float
-    first: float
-    rounds: int
-    flops: float
+    @classmethod
+    def open(cls, folder: Path, environment: dict[str, str]) -> Report:
+        """A report that goes on with what the folder has of the same environment."""
+        report, path = cls(folder, environment), folder / "gpu.json"
+        if path.is_file():
+            document = json.loads(path.read_text())
+            if document["environment"] == environment:
+                report.results = [Measured(**{**row, "task": Task(**row["task"])}) for row in document["results"]]
+        return report
 
-    @property
-    def images_per_second(self) -> float:
-        return self.batch / self.seconds
+    def add(self, found: list[Measured]) -> None:
+        """Take results in, in the place of older ones of their tasks: those of a task took turns in one run."""
+        new = {row.task for row in found}
+        self.results = [row for row in self.results if row.task not in new] + found
 
+    def leave_out(self, what: str) -> None:
+        """Say, and keep, what was not measured and why."""
+        print(f"  left out: {what}", flush=True)
+        self.left_out.append(what)
 
-def timed(work: Work) -> float:
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    def write(self) -> None:
+        """gpu.json and gpu.md in the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        document = {
+            "environment": self.environment,
+            "results": [asdict(result) for result in self.results],
+            "left_out": self.left_out,
+        }
+        (self.folder / "gpu.json").write_text(json.dumps(document, indent=1) + "\n")
+        (self.folder / "gpu.md").write_text(self.markdown())
 
-
-def builders(subject: Subject, modes: list[str]) -> dict[str, Callable[[int, int], Work]]:
-    """Contenders by name; each is made for a batch and a number of steps."""
-    network = subject.network
-
-    def compiled(mode: str | None) -> torch.nn.Module:
-        torch._dynamo.reset()
-        return torch.compile(network, mode=mode)  # type: ignore[return-value]
-
-    made: dict[str, Callable[[int, int], Work]] = {
-        "network replay": lambda b, k: contenders.network_replay(subject, network, b, k),
-        "pysdk, eager network": lambda b, k: contenders.ours(subject, network, b, k),
-        "pysdk, eager network, step": lambda b, k: contenders.ours(subject, network, b, k, "step"),
-        "hand-written, CUDA graph": lambda b, k: contenders.hand_written(subject, network, b, k),
-        "diffusers DDIM": lambda b, k: contenders.pipeline(subject, network, b, k, "DDIM"),
-        "diffusers DDPM": lambda b, k: contenders.pipeline(subject, network, b, k, "DDPM"),
-    }
-    if "default" in modes:
-        made["network replay, compiled"] = lambda b, k: contenders.network_replay(subject, compiled(None), b, k)
-        made["pysdk, compiled network"] = lambda b, k: contenders.ours(subject, compiled(None), b, k)
-    for mode in modes:
-        if mode != "default":
-            name = f"diffusers DDIM, torch.compile {mode}"
-            made[name] = lambda b, k, mode=mode: contenders.pipeline(subject, compiled(mode), b, k, "DDIM")
-    return made
+    def markdown(self) -> str:
+        """The environment, how it was measured, a table per task, and what was left out."""
+        lines = [f"- {key}: {value}" for key, value in self.environment.items()]
+        lines += ["", METHOD]
+        for task in dict.fromkeys(result.task for result in self.results):
+            rows = [result for result in self.results if result.task == task]
+            lines += [f"### {task}", "", *table(rows), ""]
+        if self.left_out:
+            lines += ["### Left out", "", *(f"- {what}" for what in self.left_out), ""]
+        return "\n".join(lines)
 
 
-def measure(subject: Subject, batch: int, steps: int, modes: list[str], seconds: float) -> list[Measured]:
-    """Every contender on one task, in turns for about `seconds`; one that fails is named and left out."""
-    works, first = {}, {}
-    for name, build in builders(subject, modes).items():
-        start = time.perf_counter()
-        try:
-            with torch.no_grad():
-                works[name] = build(batch, steps)
-                timed(works[name])
-        except Exception as error:  # whatever a peer raises, the others go on
-            works.pop(name, None)
-            print(f"  {name}: left out, {type(error).__name__}: {str(error).splitlines()[0][:150]}", flush=True)
+def table(rows: list[Measured]) -> list[str]:
+    """Lines of Markdown, the fastest first."""
+    header = "median, s|min, s|rounds|images/s|over the network|of the ceiling|first batch, s"
+    lines = [f"| | {header.replace('|', ' | ')} |", "|---|" + "---:|" * (header.count("|") + 1)]
+    medians = {row.contender: row.median for row in rows}
+    for row in sorted(rows, key=lambda row: row.median):
+        over = f"{row.median / medians[row.base]:.3f}" if row.base in medians else ""
+        cells = [row.contender, f"{row.median:.4g}", f"{min(row.seconds):.4g}", str(len(row.seconds))]
+        cells += [
+            f"{row.images_per_second:.4g}",
+            over,
+            f"{100 * row.share_of_ceiling:.1f} %",
+            f"{row.first:.3g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def run(tasks: Iterable[Task], modes: list[str], seconds: float, limit: Limit, report: Report, ceiling: float) -> None:
+    """Measure the tasks in their order; what fails costs its own numbers alone."""
+    subjects: dict[str, Subject | Exception] = {}
+    takes_part, missing = contenders(modes)
+    for what in missing:
+        report.leave_out(what)
+    setting: Setting | None = None
+    for task in tasks:
+        if limit.over:
+            report.leave_out(f"{task}: no time was left")
             continue
-        first[name] = time.perf_counter() - start
-    once = sum(timed(work) for work in works.values())
-    rounds = max(3, min(30, int(seconds / once)))
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(rounds):
-        names = list(works)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            times[name].append(timed(works[name]))
-    flops = subject.flops()
-    return [
-        Measured(subject.name, batch, steps, name, median(t), max(t) / min(t), first[name], rounds, flops)
-        for name, t in times.items()
-    ]
-
-
-def to_markdown(results: list[Measured], ceiling: float) -> str:
-    """A table per task: time, images per second, overhead over the network alone, share of the matmul ceiling."""
-    lines = []
-    for task in dict.fromkeys((r.subject, r.batch, r.steps) for r in results):
-        rows = [r for r in results if (r.subject, r.batch, r.steps) == task]
-        alone = {r.contender: r.seconds for r in rows}
-        lines += ["", f"### {task[0]}, batch {task[1]}, {task[2]} steps", ""]
-        lines += ["| | seconds | spread | images/s | over the network alone | of the matmul ceiling | first batch, s |"]
-        lines += ["|---|---|---|---|---|---|---|"]
-        for r in sorted(rows, key=lambda r: r.seconds):
-            base = alone.get("network replay, compiled" if "compile" in r.contender else "network replay")
-            over = "" if base is None else f"{r.seconds / base:.3f}"
-            share = r.flops * r.batch * r.steps / r.seconds / ceiling
-            lines += [
-                f"| {r.contender} | {r.seconds:.4g} | {r.spread:.2f} | {r.images_per_second:.4g} | {over} | "
-                f"{100 * share:.1f} % | {r.first:.3g} |"
-            ]
-    return "\n".join(lines) + "\n"
+        print(task, flush=True)
+        if task.subject not in subjects:
+            try:
+                subjects[task.subject] = open_subject(task.subject)
+            except Exception as error:
+                subjects[task.subject] = error
+        subject = subjects[task.subject]
+        if isinstance(subject, Exception):
+            report.leave_out(f"{task}: {type(subject).__name__}: {subject}")
+            continue
+        if setting is None or (setting.subject, setting.batch) != (subject, task.batch):
+            setting = Setting(subject, task.batch)
+            torch._dynamo.reset()  # else a third batch size would be compiled for any size
+        found, left_out = measure(setting, task, takes_part, seconds, limit, ceiling)
+        report.add(found)
+        for why in dict.fromkeys(left_out.values()):
+            names = [name for name in left_out if left_out[name] == why]
+            report.leave_out(f"{task}: {'; '.join(names)}: {why}")
+        report.write()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
-    parser.add_argument("--subjects", default=",".join(SUBJECTS), type=lambda text: text.split(","))
-    parser.add_argument("--batches", default="1,16,64,256", type=numbers)
+    modes = f"of torch.compile, among {','.join(MODES)}; default is for our network, the others for diffusers'"
+    parser.add_argument("--subjects", default=",".join(SUBJECTS), type=lambda text: chosen(text, SUBJECTS))
+    parser.add_argument("--batches", default="16,1,64,256", type=numbers)
     parser.add_argument("--steps", default="50,1000", type=numbers)
-    modes = "of torch.compile: default (for our network), reduce-overhead, max-autotune"
-    parser.add_argument("--modes", default="default,reduce-overhead", type=lambda text: text.split(","), help=modes)
-    parser.add_argument("--seconds", default=20.0, type=float, help="about how long to measure each task")
+    parser.add_argument("--modes", default="default,reduce-overhead", type=lambda text: chosen(text, MODES), help=modes)
+    parser.add_argument("--seconds", default=20.0, type=float, help="about how long to measure a task of short batches")
+    parser.add_argument("--limit", default=float("inf"), type=float, help="seconds after which nothing new is begun")
     parser.add_argument("-o", "--out", default="benchmarks/results", type=Path)
     arguments = parser.parse_args()
 
-    name, ceiling = open_device(0).name, contenders.matmul_ceiling()
-    print(f"{name}; {ceiling / 1e12:.0f} bf16 TFLOP/s measured", flush=True)
-    results: list[Measured] = []
-    for subject_name in arguments.subjects:
-        subject = SUBJECTS[subject_name]()
-        for batch in arguments.batches:
-            for steps in arguments.steps:
-                print(f"{subject_name}, batch {batch}, {steps} steps", flush=True)
-                results += measure(subject, batch, steps, arguments.modes, arguments.seconds)
-                write(arguments.out, name, ceiling, results)  # after each task: a run may be cut short
-    print(to_markdown(results, ceiling))
-
-
-def write(folder: Path, device: str, ceiling: float, results: list[Measured]) -> None:
-    """gpu.json and gpu.md in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    limit = Limit(arguments.limit)
+    try:
+        device = open_device(0).name
+    except DeviceError as error:
+        raise SystemExit(str(error)) from None
+    if not torch.cuda.is_available():
+        raise SystemExit(f"torch {torch.__version__} sees no CUDA device; install a torch for CUDA")
     environment = {
         "device": device,
         "cuda": _native.cuda_status()[2],
-        "matmul_bf16_flops": ceiling,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    document = {"environment": environment, "results": [asdict(result) for result in results]}
-    (folder / "gpu.json").write_text(json.dumps(document, indent=1) + "\n")
-    described = "\n".join(f"- {key}: {value}" for key, value in environment.items())
-    (folder / "gpu.md").write_text(f"{described}\n{to_markdown(results, ceiling)}")
+    ceiling = matmul_ceiling()
+    print(*environment.values(), f"{ceiling / 1e12:.0f} TFLOP/s in bf16", sep="\n", flush=True)
+    tasks = [
+        Task(subject, batch, steps)
+        for steps in arguments.steps
+        for subject in arguments.subjects
+        for batch in arguments.batches
+    ]
+    report = Report.open(arguments.out, environment)
+    run(tasks, arguments.modes, arguments.seconds, limit, report, ceiling)
+    report.write()
+    print(report.markdown())
+
+
+def numbers(text: str) -> list[int]:
+    """ "1,16" as [1, 16]. ValueError if these are not positive numbers."""
+    found = [int(part) for part in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
+
+
+def chosen(text: str, among: tuple[str, ...]) -> list[str]:
+    """Names from a list with commas. ArgumentTypeError for an unknown one."""
+    found = text.split(",")
+    for name in found:
+        if name not in among:
+            raise argparse.ArgumentTypeError(f"{name!r} is not among {', '.join(among)}")
+    return found
 
 
 if __name__ == "__main__":

@@ -50,12 +50,29 @@ def play_on_gpu(torch: Any, device: _native.Device, case: Case, path: str, *, ha
     return chain
 
 
+def small_network(torch: Any) -> Any:
+    """A module (x, t) -> output of two convolutions, the same weights every time."""
+
+    class Network(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Conv2d(3, 32, 3, padding=1)
+            self.outer = torch.nn.Conv2d(32, 3, 3, padding=1)
+
+        def forward(self, x: Any, t: Any) -> Any:
+            return self.outer(torch.nn.functional.silu(self.inner(x))) + 1e-4 * t
+
+    torch.manual_seed(0)
+    return Network().cuda().eval()
+
+
 def smooth_chain(
     torch: Any, device: _native.Device, network: Any = None, *, batch: int = 4, steps: int = 50, path: str = "auto"
 ) -> tuple[_native.CudaChain, Callable[..., None]]:
     """A DDPM chain on 3x16x16 images around a network, by default a pointwise one, and what begins it."""
     chain = _native.CudaChain(device, batch=batch, shape=MODEL.shape, path=path)
-    network = network or (lambda x, t: 0.5 * torch.tanh(x) + 1e-4 * t)
+    if network is None:  # a compiled module has no truth value
+        network = lambda x, t: 0.5 * torch.tanh(x) + 1e-4 * t  # noqa: E731
     chain.attach(TorchNetwork(network, MODEL, 0).bind(chain))
     table = make_table("ddpm", Schedule.linear(), steps=steps)
 

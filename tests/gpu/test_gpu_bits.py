@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from on_gpu import MODEL, play_on_gpu, smooth_chain
+from on_gpu import MODEL, play_on_gpu, small_network, smooth_chain
 from test_native_update import assert_same_bits, make_case
 
 from pysdk import _native, images, noise
@@ -79,12 +79,9 @@ def test_bytes_are_those_of_the_host(device: _native.Device, shape: tuple[int, i
 
 
 def test_every_path_gives_the_same_bits_with_a_network(torch: Any, device: _native.Device) -> None:
-    torch.manual_seed(0)
-    layers = [torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(32, 3, 3, padding=1)]
-    module = torch.nn.Sequential(*layers).cuda()
-    results = []
+    network, results = small_network(torch), []
     for path in PATHS:
-        chain, start = smooth_chain(torch, device, lambda x, t: module(x) + 1e-4 * t, path=path)
+        chain, start = smooth_chain(torch, device, network, path=path)
         start()
         chain.advance(99)
         results.append(chain.x.numpy())

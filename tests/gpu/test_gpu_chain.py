@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pysdk import Sampler, _native, noise, reference
 from pysdk.errors import DeviceError
 from pysdk.schedule import Schedule
 from pysdk.solvers import make_table
+
+SANITIZED = Path(__file__).with_name("sanitized_chain.py")
 
 
 def network_of(torch: Any, checkpoint: Path) -> Any:
@@ -47,8 +50,9 @@ def test_the_whole_chain_equals_a_torch_loop(torch: Any, device: _native.Device)
     draw = lambda k: torch.from_numpy(noise.normal(3, np.arange(4), k, MODEL.shape)).cuda()  # noqa: E731
     x, visited = draw(0), [int(t) for t in table.timesteps]
     for k, t in enumerate(visited):
-        abar = schedule.alphas_cumprod[t]
-        before = schedule.alphas_cumprod[visited[k + 1]] if k + 1 < len(visited) else 1.0
+        # Python's floats: numpy's would try to read the tensors they are multiplied with
+        abar = float(schedule.alphas_cumprod[t])
+        before = float(schedule.alphas_cumprod[visited[k + 1]]) if k + 1 < len(visited) else 1.0
         beta = 1 - abar / before
         eps = network(x, torch.full((1,), float(t), device="cuda"))
         estimate = ((x - (1 - abar) ** 0.5 * eps) / abar**0.5).clamp(-1, 1)
@@ -135,9 +139,13 @@ def test_ctrl_c_ends_a_chain_in_one_launch(torch: Any, device: _native.Device) -
     chain, start = smooth_chain(torch, device, lambda x, t: x * 0.1 + 1e-9 * (weights @ weights).mean(), steps=1000)
     start()
     chain.advance(1)  # captured
-    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        chain.advance(1000)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            chain.advance(1000)
+    finally:
+        timer.cancel()  # after a failure it would end the whole test run
     assert 1 < chain.position < 1000
     assert chain.advance(1000) == 1000
 
@@ -176,60 +184,59 @@ def test_no_allocation_and_no_wait_inside_the_chain(torch: Any, device: _native.
     chain.advance(200)
     start()
     free = device.memory[0]
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profiler:
-        chain.advance(200)
+    chain.advance(200)
     assert device.memory[0] == free
-    calls = [event.key for event in profiler.key_averages()]
-    counts = {event.key: event.count for event in profiler.key_averages()}
-    assert counts.get("cudaGraphLaunch") == 1, calls
-    for name in calls:
-        assert not name.startswith(("cudaMalloc", "cudaFree", "cudaHostAlloc", "cudaStreamSynchronize")), name
-        assert not name.startswith(("cudaEventSynchronize", "cudaLaunchKernel")), name
-    assert counts.get("cudaDeviceSynchronize", 0) <= 1, "the profiler's own"
+    start()
+    calls = calls_while(torch, lambda: chain.advance(200))
+    if not calls:
+        pytest.skip("torch's profiler sees no calls of CUDA on this machine")
+    assert calls.count("cudaGraphLaunch") == 1, calls
+    forbidden = re.compile("Malloc|HostAlloc|Free|Synchronize|LaunchKernel|LaunchCooperative|Instantiate")
+    assert not [name for name in calls if forbidden.search(name)]
+
+
+def calls_while(torch: Any, work: Callable[[], object]) -> list[str]:
+    """Names of the runtime's and the driver's calls during `work`, as the profiler sees them; not its own."""
+    from torch.autograd import DeviceType
+
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profiler, torch.profiler.record_function("work"):
+        work()
+    events = [event for event in profiler.events() if event.device_type == DeviceType.CPU]
+    during = next(event.time_range for event in events if event.name == "work")
+    called = [event for event in events if during.start <= event.time_range.start <= during.end]
+    # CUPTI gives some names with the version they are from: cudaGraphLaunch_v10000
+    return [re.sub(r"(_v\d+|_ptsz)+$", "", event.name) for event in called if event.name.startswith("cu")]
 
 
 def test_ten_thousand_samples_without_growth(on_gpu: Sampler, device: _native.Device) -> None:
     on_gpu.sample(100, steps=2)
-    free, done, begun = device.memory[0], 0, time.monotonic()
+    free, done = device.memory[0], 0
     while done < 10_000:
         done += len(on_gpu.sample(100, start=done, steps=2))
     assert device.memory[0] >= free - (2 << 20)
-    assert time.monotonic() - begun < 600
 
 
-SANITIZED = """
-import numpy as np
-from pysdk import _native
-from pysdk.table import STEP_COLUMNS
-device = _native.cuda_device(0)
-rng = np.random.default_rng(0)
-for path in ("while", "step", "plain"):
-    for shape in ((3, 16, 16), (1, 5, 7)):
-        chain = _native.CudaChain(device, batch=3, shape=shape, guided=True, path=path)
-        chain.attach(lambda stream: None, conditional=lambda stream: None)
-        rows = rng.normal(size=(40, len(STEP_COLUMNS))).astype(np.float32) * 0.1
-        for name in ("save", "skip", "unguided", "grad", "known", "known_noise"):
-            rows[:, STEP_COLUMNS.index(name)] = 0
-        rows[::3, STEP_COLUMNS.index("unguided")] = 1
-        chain.keep_snapshots(7, 2)
-        chain.begin(rows, clip="dynamic", seeds=np.arange(3, dtype=np.uint64), images=np.arange(3, dtype=np.uint64),
-                    labels=np.zeros(3, np.int64), guidance=np.full(3, 2, np.float32))
-        assert chain.advance(99) == 40
-        assert chain.path == path
-        chain.snapshot(35)
-        chain.bytes(device.empty((3, *shape[1:], shape[0]), "uint8"), images=3)
-del chain, device
-"""
+def test_chains_that_come_and_go_leave_nothing(on_gpu: Sampler, device: _native.Device) -> None:
+    """Each preview has a chain of its own, with a stream, and torch keeps memory for every stream it has seen."""
+    watch = lambda: sum(1 for _ in on_gpu.stream(2, steps=4, every=2))  # noqa: E731
+    for _ in range(5):
+        watch()
+    free = device.memory[0]
+    for _ in range(30):
+        watch()
+    assert device.memory[0] >= free - (64 << 20)
 
 
+@pytest.mark.parametrize("paths", ["while", "step,plain"])
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
-def test_compute_sanitizer_finds_nothing(tool: str) -> None:
+def test_compute_sanitizer_finds_nothing(tool: str, paths: str) -> None:
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if sanitizer is None:
         pytest.skip("compute-sanitizer is not installed")
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", SANITIZED]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "Device not supported" in done.stdout:
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, SANITIZED, paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    if "Device not supported" in done.stdout + done.stderr:
         pytest.skip("compute-sanitizer does not support this device")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "rows ran" in done.stdout
