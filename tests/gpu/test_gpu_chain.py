@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pysdk.errors import DeviceError
 from pysdk.schedule import Schedule
 from pysdk.solvers import make_table
 
-SANITIZED = Path(__file__).with_name("sanitized_chain.py")
+SANITIZED, PROFILED = (Path(__file__).with_name(name) for name in ("sanitized_chain.py", "profiled_chain.py"))
 
 
 def network_of(torch: Any, checkpoint: Path) -> Any:
@@ -179,34 +179,21 @@ def test_the_second_device(torch: Any, conditional_plan: Path, conditional_check
 
 
 def test_no_allocation_and_no_wait_inside_the_chain(torch: Any, device: _native.Device) -> None:
+    """In a process of its own: the profiler has been seen to crash on graphs with loops (pytorch/pytorch#134308)."""
     chain, start = smooth_chain(torch, device, steps=200)
     start()
     chain.advance(200)
-    start()
     free = device.memory[0]
+    start()
     chain.advance(200)
     assert device.memory[0] == free
-    start()
-    calls = calls_while(torch, lambda: chain.advance(200))
+    done = subprocess.run([sys.executable, PROFILED], capture_output=True, text=True, check=True, timeout=180)
+    calls = json.loads(done.stdout.splitlines()[-1])
     if not calls:
         pytest.skip("torch's profiler sees no calls of CUDA on this machine")
     assert calls.count("cudaGraphLaunch") == 1, calls
-    forbidden = re.compile("Malloc|HostAlloc|Free|Synchronize|LaunchKernel|LaunchCooperative|Instantiate")
+    forbidden = re.compile("Malloc|HostAlloc|Free|Synchronize|LaunchKernel|LaunchCooperative|Instantiate|Memcpy")
     assert not [name for name in calls if forbidden.search(name)]
-
-
-def calls_while(torch: Any, work: Callable[[], object]) -> list[str]:
-    """Names of the runtime's and the driver's calls during `work`, as the profiler sees them; not its own."""
-    from torch.autograd import DeviceType
-
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profiler, torch.profiler.record_function("work"):
-        work()
-    events = [event for event in profiler.events() if event.device_type == DeviceType.CPU]
-    during = next(event.time_range for event in events if event.name == "work")
-    called = [event for event in events if during.start <= event.time_range.start <= during.end]
-    # CUPTI gives some names with the version they are from: cudaGraphLaunch_v10000
-    return [re.sub(r"(_v\d+|_ptsz)+$", "", event.name) for event in called if event.name.startswith("cu")]
 
 
 def test_ten_thousand_samples_without_growth(on_gpu: Sampler, device: _native.Device) -> None:
