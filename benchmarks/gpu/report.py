@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--subjects", default=",".join(SUBJECTS), type=lambda text: chosen(text, SUBJECTS))
     parser.add_argument("--batches", default="16,1,64,256", type=numbers)
     parser.add_argument("--steps", default="50,1000", type=numbers)
-    parser.add_argument("--modes", default="default,reduce-overhead", type=lambda text: chosen(text, MODES), help=modes)
+    parser.add_argument("--modes", default=",".join(MODES), type=lambda text: chosen(text, MODES), help=modes)
     parser.add_argument("--seconds", default=20.0, type=float, help="about how long to measure a task of short batches")
     parser.add_argument("--limit", default=float("inf"), type=float, help="seconds after which nothing new is begun")
     parser.add_argument("-o", "--out", default="benchmarks/results", type=Path)
