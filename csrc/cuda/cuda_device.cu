@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "cuda/calls.cuh"
 #include "cuda/device.h"
 #include "cuda/kernels.cuh"
 
@@ -12,56 +15,12 @@ namespace pysdk::cuda {
 
 namespace {
 
-// Throws with what was tried. The error is cleared, unless it is one that stays until the process ends.
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();
-  const std::string text =
-      std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
-  switch (error) {
-    case cudaErrorMemoryAllocation:
-      throw OutOfMemory(text);
-    case cudaErrorStreamCaptureUnsupported:
-    case cudaErrorStreamCaptureInvalidated:
-    case cudaErrorStreamCaptureMerge:
-    case cudaErrorStreamCaptureUnmatched:
-    case cudaErrorStreamCaptureUnjoined:
-    case cudaErrorStreamCaptureIsolation:
-    case cudaErrorStreamCaptureImplicit:
-    case cudaErrorStreamCaptureWrongThread:
-    case cudaErrorCapturedEvent:
-    case cudaErrorNotSupported:
-    case cudaErrorCallRequiresNewerDriver:
-      throw CaptureRefused(text);
-    default:
-      throw Error(text);
-  }
-}
-
 unsigned blocks_of(std::uint64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
 cudaStream_t raw(Stream stream) { return static_cast<cudaStream_t>(stream); }
 cudaGraph_t raw_graph(Graph graph) { return static_cast<cudaGraph_t>(graph); }
-
-// The calling thread's device, put back at the end: one process may use several.
-class Current {
- public:
-  explicit Current(int index) {
-    check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ != index) check(cudaSetDevice(index), "cudaSetDevice");
-    changed_ = before_ != index;
-  }
-  Current(const Current&) = delete;
-  ~Current() {
-    if (changed_) cudaSetDevice(before_);
-  }
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 class CudaDevice final : public Device {
  public:
@@ -268,18 +227,6 @@ class CudaDevice final : public Device {
 
  private:
   static void launched() { check(cudaGetLastError(), "a kernel could not be launched"); }
-
-  // Building graphs: whatever the driver has against it, there is a path without; except for want of memory.
-  static void refuse(cudaError_t error, const char* what) {
-    if (error == cudaSuccess) return;
-    try {
-      check(error, what);
-    } catch (const OutOfMemory&) {
-      throw;
-    } catch (const Error& refused) {
-      throw CaptureRefused(refused.what());
-    }
-  }
 
   static std::vector<cudaGraphNode_t> raw_nodes(const Nodes& nodes) {
     std::vector<cudaGraphNode_t> result;
