@@ -88,6 +88,7 @@ class CudaDevice final : public Device {
 
   void upload(void* to, const void* host, std::size_t bytes, Stream stream) override {
     transfer(to, host, bytes, cudaMemcpyHostToDevice, stream);
+    synchronize(stream);  // pageable memory may be read later than in the call
   }
   void download(void* host, const void* from, std::size_t bytes, Stream stream) override {
     transfer(host, from, bytes, cudaMemcpyDeviceToHost, stream);

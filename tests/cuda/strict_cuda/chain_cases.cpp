@@ -16,6 +16,7 @@ void compare(unsigned bits, unsigned seed) {
     const Results wanted = expected(features, path, seed);
     for (const Schedule schedule : {Schedule::kLate, Schedule::kEager, Schedule::kRandom}) {
       strict::runtime().machine.schedule = schedule;
+      strict::runtime().machine.stages_pageable = seed % 2 == 0;
       const Results got = run_chain(open_device(0), features, path, seed);
       require(got == wanted, "features " + std::to_string(bits) + ", path " + name_of(path) + ", schedule " +
                                  std::to_string(static_cast<int>(schedule)) + ": other bits");
@@ -122,7 +123,7 @@ CASE(a_chain_may_be_run_in_pieces) {
 
 // Launches behind launches, without a wait between them.
 CASE(pieces_are_ordered_on_the_device) {
-  for (const bool staged : {true}) {
+  for (const bool staged : {true, false}) {
     strict::runtime().machine.stages_pageable = staged;
     Features features = everything();
     features.rows = 12;
