@@ -69,10 +69,11 @@ class CudaDevice final : public Device {
     }
     check(error, "cudaMalloc");
     const cudaError_t cleared = cudaMemset(result, 0, bytes);
-    if (cleared != cudaSuccess) cudaFree(result);
-    check(cleared, "cudaMemset");
     // cudaMemset is ordered in the default stream, which ours do not wait for
-    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+    const cudaError_t waited = cleared == cudaSuccess ? cudaStreamSynchronize(nullptr) : cleared;
+    if (waited != cudaSuccess) release(result);
+    check(cleared, "cudaMemset");
+    check(waited, "cudaStreamSynchronize");
     return result;
   }
   void release(void* memory) noexcept override { cudaFree(memory); }
