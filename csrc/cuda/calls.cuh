@@ -50,6 +50,11 @@ void refuse(cudaError_t error, const char* what) {
   }
 }
 
+// For calls that nobody can be told of: their error would come out of the next launch.
+void forgive(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+}
+
 // The calling thread's device, put back at the end: one process may use several.
 class Current {
  public:
@@ -60,7 +65,7 @@ class Current {
   }
   Current(const Current&) = delete;
   ~Current() {
-    if (changed_) cudaSetDevice(before_);
+    if (changed_) forgive(cudaSetDevice(before_));
   }
 
  private:

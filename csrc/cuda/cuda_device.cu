@@ -53,7 +53,7 @@ class CudaDevice final : public Device {
     return before;
   }
   void restore_current(int before) noexcept override {
-    if (before != index_) cudaSetDevice(before);
+    if (before != index_) forgive(cudaSetDevice(before));
   }
 
   void* allocate(std::size_t bytes) override {
@@ -76,7 +76,7 @@ class CudaDevice final : public Device {
     check(waited, "cudaStreamSynchronize");
     return result;
   }
-  void release(void* memory) noexcept override { cudaFree(memory); }
+  void release(void* memory) noexcept override { forgive(cudaFree(memory)); }
 
   void* allocate_pinned(std::size_t bytes) override {
     const Current current(index_);
@@ -85,7 +85,7 @@ class CudaDevice final : public Device {
     std::fill_n(static_cast<char*>(result), bytes, char{0});
     return result;
   }
-  void release_pinned(void* memory) noexcept override { cudaFreeHost(memory); }
+  void release_pinned(void* memory) noexcept override { forgive(cudaFreeHost(memory)); }
 
   void upload(void* to, const void* host, std::size_t bytes, Stream stream) override {
     transfer(to, host, bytes, cudaMemcpyHostToDevice, stream);
@@ -104,7 +104,7 @@ class CudaDevice final : public Device {
     check(cudaStreamCreateWithFlags(&result, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     return result;
   }
-  void release_stream(Stream stream) noexcept override { cudaStreamDestroy(raw(stream)); }
+  void release_stream(Stream stream) noexcept override { forgive(cudaStreamDestroy(raw(stream))); }
   void synchronize(Stream stream) override {
     check(cudaStreamSynchronize(raw(stream)), "the device failed while it ran the chain");
   }
@@ -123,7 +123,7 @@ class CudaDevice final : public Device {
     check(cudaGraphCreate(&result, 0), "cudaGraphCreate");
     return result;
   }
-  void release_graph(Graph graph) noexcept override { cudaGraphDestroy(raw_graph(graph)); }
+  void release_graph(Graph graph) noexcept override { forgive(cudaGraphDestroy(raw_graph(graph))); }
 
   Condition make_condition(Graph graph, bool initial) override {
     const Current current(index_);
@@ -171,8 +171,7 @@ class CudaDevice final : public Device {
   }
   void abandon_capture(Stream stream) noexcept override {
     cudaGraph_t graph = nullptr;
-    cudaStreamEndCapture(raw(stream), &graph);
-    cudaGetLastError();
+    forgive(cudaStreamEndCapture(raw(stream), &graph));
   }
 
   Executable instantiate(Graph graph) override {
@@ -182,7 +181,7 @@ class CudaDevice final : public Device {
     return result;
   }
   void release_executable(Executable executable) noexcept override {
-    cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable));
+    forgive(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable)));
   }
   void launch(Executable executable, Stream stream) override {
     const Current current(index_);

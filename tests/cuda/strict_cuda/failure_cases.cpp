@@ -67,10 +67,10 @@ void fail_each(const std::string& name, cudaError_t error, Path path, F&& check)
 }  // namespace
 
 CASE(a_failed_call_is_an_error) {
-  for (const char* name :
-       {"cudaGetDevice", "cudaGetDeviceProperties", "cudaFuncGetAttributes", "cudaMalloc", "cudaMemset",
-        "cudaHostAlloc", "cudaMemcpyAsync", "cudaStreamSynchronize", "cudaStreamCreateWithFlags",
-        "cudaStreamQuery", "cudaGraphCreate", "cudaGraphLaunch", "cudaLaunchKernel"}) {
+  for (const char* name : {"cudaGetDevice", "cudaSetDevice", "cudaGetDeviceProperties",
+                           "cudaFuncGetAttributes", "cudaMalloc", "cudaMemset", "cudaHostAlloc",
+                           "cudaMemcpyAsync", "cudaStreamSynchronize", "cudaStreamCreateWithFlags",
+                           "cudaStreamQuery", "cudaGraphCreate", "cudaGraphLaunch", "cudaLaunchKernel"}) {
     // put back, and waited for, also where nobody can be told
     const bool ends_lives =
         std::string(name) == "cudaSetDevice" || std::string(name) == "cudaStreamSynchronize";
@@ -106,6 +106,16 @@ CASE(what_cannot_be_in_a_graph_is_left_out) {
         require(outcome.kind == "fine" && outcome.why.find(name) == 0, which + " " + outcome.why);
       });
     }
+  }
+}
+
+// A failure that nobody can be told of does not come out of a later call.
+CASE(a_failed_release_is_not_the_next_calls_error) {
+  for (const char* name :
+       {"cudaFree", "cudaFreeHost", "cudaStreamDestroy", "cudaGraphDestroy", "cudaGraphExecDestroy"}) {
+    fail_each(name, cudaErrorUnknown, Path::kWhile, [](const Outcome& outcome, const std::string& which) {
+      require(outcome.kind == "fine", which);
+    });
   }
 }
 
