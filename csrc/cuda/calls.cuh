@@ -73,6 +73,23 @@ class Current {
   bool changed_ = false;
 };
 
+// Owners may be dropped at any moment, also by a garbage collector in the middle of a capture, which forbids
+// this thread to free or wait for anything, even what has no part in it.
+class Relaxed {
+ public:
+  Relaxed() : changed_(cudaThreadExchangeStreamCaptureMode(&mode_) == cudaSuccess) {
+    if (!changed_) cudaGetLastError();
+  }
+  Relaxed(const Relaxed&) = delete;
+  ~Relaxed() {
+    if (changed_) forgive(cudaThreadExchangeStreamCaptureMode(&mode_));
+  }
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+  const bool changed_;
+};
+
 }  // namespace
 
 }  // namespace pysdk::cuda

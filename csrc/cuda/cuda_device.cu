@@ -76,7 +76,10 @@ class CudaDevice final : public Device {
     check(waited, "cudaStreamSynchronize");
     return result;
   }
-  void release(void* memory) noexcept override { forgive(cudaFree(memory)); }
+  void release(void* memory) noexcept override {
+    const Relaxed relaxed;
+    forgive(cudaFree(memory));
+  }
 
   void* allocate_pinned(std::size_t bytes) override {
     const Current current(index_);
@@ -85,7 +88,10 @@ class CudaDevice final : public Device {
     std::fill_n(static_cast<char*>(result), bytes, char{0});
     return result;
   }
-  void release_pinned(void* memory) noexcept override { forgive(cudaFreeHost(memory)); }
+  void release_pinned(void* memory) noexcept override {
+    const Relaxed relaxed;
+    forgive(cudaFreeHost(memory));
+  }
 
   void upload(void* to, const void* host, std::size_t bytes, Stream stream) override {
     transfer(to, host, bytes, cudaMemcpyHostToDevice, stream);
@@ -106,6 +112,7 @@ class CudaDevice final : public Device {
   }
   void release_stream(Stream stream) noexcept override { forgive(cudaStreamDestroy(raw(stream))); }
   void synchronize(Stream stream) override {
+    const Relaxed relaxed;
     check(cudaStreamSynchronize(raw(stream)), "the device failed while it ran the chain");
   }
   bool finished(Stream stream) override {

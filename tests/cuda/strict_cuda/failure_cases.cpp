@@ -29,6 +29,8 @@ Outcome live(Path path = Path::kWhile) {
     begin(made, path, 6, false);
     made.chain->advance(99, nothing);
     outcome.why = made.chain->why();
+    require(made.chain->device().memory().free < strict::runtime().machine.memory,
+            "memory in use is not counted");
     outcome.right_bits = results_of(made) == wanted();
     outcome.kind = "fine";
   } catch (const OutOfMemory& error) {
@@ -67,10 +69,11 @@ void fail_each(const std::string& name, cudaError_t error, Path path, F&& check)
 }  // namespace
 
 CASE(a_failed_call_is_an_error) {
-  for (const char* name : {"cudaGetDevice", "cudaSetDevice", "cudaGetDeviceProperties",
-                           "cudaFuncGetAttributes", "cudaMalloc", "cudaMemset", "cudaHostAlloc",
-                           "cudaMemcpyAsync", "cudaStreamSynchronize", "cudaStreamCreateWithFlags",
-                           "cudaStreamQuery", "cudaGraphCreate", "cudaGraphLaunch", "cudaLaunchKernel"}) {
+  for (const char* name :
+       {"cudaGetDevice", "cudaSetDevice", "cudaGetDeviceProperties", "cudaFuncGetAttributes",
+        "cudaMemGetInfo", "cudaMalloc", "cudaMemset", "cudaHostAlloc", "cudaMemcpyAsync",
+        "cudaStreamSynchronize", "cudaStreamCreateWithFlags", "cudaStreamQuery", "cudaGraphCreate",
+        "cudaGraphLaunch", "cudaLaunchKernel"}) {
     // put back, and waited for, also where nobody can be told
     const bool ends_lives =
         std::string(name) == "cudaSetDevice" || std::string(name) == "cudaStreamSynchronize";
@@ -199,6 +202,28 @@ CASE(what_a_capture_forbids_is_refused) {
   require(why.find("(cudaErrorStreamCaptureInvalidated)") != std::string::npos, why);
 }
 
+// As a garbage collector does it in the middle of a network's Python code.
+CASE(a_release_during_a_capture_does_no_harm) {
+  const auto device = open_device(1);
+  auto array = std::make_shared<Block>(device, 64);
+  auto mailbox = std::make_shared<OwnedMailbox>(device);
+  auto chain = std::make_shared<Made>(make_chain(device, small()));
+  begin(*chain, Path::kWhile, 6);
+  chain->chain->launch(99, nothing);
+  const std::string why = why_with(device, [&](Stream) { array.reset(), mailbox.reset(), chain.reset(); });
+  require(why.empty(), why);
+}
+
+CASE(the_threads_own_capture_mode_stays) {
+  for (int nth = 1; nth < 6; nth += 2) {  // every first of two, which relaxes it
+    strict::fail("cudaThreadExchangeStreamCaptureMode", nth, cudaErrorUnknown);
+    require(live().right_bits && strict::failed("cudaThreadExchangeStreamCaptureMode"), "no life without it");
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    require(mode == cudaStreamCaptureModeGlobal, "another mode was left");
+  }
+}
+
 CASE(status_says_what_there_is) {
   auto& machine = strict::runtime().machine;
   const auto text_is = [](const std::string& text, int devices) {
@@ -210,6 +235,8 @@ CASE(status_says_what_there_is) {
   text_is(built + ", driver for CUDA 13.0, devices: 2", 2);
   require_throws<Error>([] { open_device(2); }, "there is no cuda:2; this machine has cuda:0 to cuda:1");
   require_throws<Error>([] { open_device(-1); }, "there is no cuda:-1");
+  strict::fail("cudaGetDeviceCount", 1, cudaErrorUnknown);
+  text_is(built + ", but there is no device: an error of the strict runtime", 0);
   machine.has_code = false;
   require_throws<Error>(
       [] { open_device(1); },
