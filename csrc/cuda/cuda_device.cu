@@ -3,11 +3,13 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "cuda/calls.cuh"
+#include "cuda/captures.cuh"
 #include "cuda/device.h"
 #include "cuda/kernels.cuh"
 
@@ -20,7 +22,7 @@ unsigned blocks_of(std::uint64_t threads) {
 }
 
 cudaStream_t raw(Stream stream) { return static_cast<cudaStream_t>(stream); }
-cudaGraph_t raw_graph(Graph graph) { return static_cast<cudaGraph_t>(graph); }
+Building& building(Graph graph) { return *static_cast<Building*>(graph); }
 
 class CudaDevice final : public Device {
  public:
@@ -126,16 +128,19 @@ class CudaDevice final : public Device {
   }
 
   Graph make_graph() override {
-    cudaGraph_t result = nullptr;
-    check(cudaGraphCreate(&result, 0), "cudaGraphCreate");
-    return result;
+    auto result = std::make_unique<Building>();
+    check(cudaGraphCreate(&result->graph, 0), "cudaGraphCreate");
+    return result.release();
   }
-  void release_graph(Graph graph) noexcept override { forgive(cudaGraphDestroy(raw_graph(graph))); }
+  void release_graph(Graph graph) noexcept override {
+    const std::unique_ptr<Building> found(&building(graph));
+    if (!found->lost) forgive(cudaGraphDestroy(found->graph));
+  }
 
   Condition make_condition(Graph graph, bool initial) override {
     const Current current(index_);
     cudaGraphConditionalHandle result = 0;
-    refuse(cudaGraphConditionalHandleCreate(&result, raw_graph(graph), initial ? 1u : 0u,
+    refuse(cudaGraphConditionalHandleCreate(&result, building(graph).graph, initial ? 1u : 0u,
                                             cudaGraphCondAssignDefault),
            "cudaGraphConditionalHandleCreate");
     return result;
@@ -149,18 +154,19 @@ class CudaDevice final : public Device {
     parameters.conditional.handle = condition;
     parameters.conditional.type = kind == Conditional::kWhile ? cudaGraphCondTypeWhile : cudaGraphCondTypeIf;
     parameters.conditional.size = 1;
-    std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    const std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    Building& around = building(graph);
+    auto body = std::make_unique<Building>();
     cudaGraphNode_t node = nullptr;
-    refuse(cudaGraphAddNode(&node, raw_graph(graph), nodes.data(), nullptr, nodes.size(), &parameters),
+    refuse(cudaGraphAddNode(&node, around.graph, nodes.data(), nullptr, nodes.size(), &parameters),
            "cudaGraphAddNode");
-    return {node, parameters.conditional.phGraph_out[0]};
+    body->graph = parameters.conditional.phGraph_out[0];
+    body->around = &around;
+    return {node, around.bodies.emplace_back(std::move(body)).get()};
   }
 
   void begin_capture(Stream stream, Graph graph, const Nodes& after) override {
-    const std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
-    refuse(cudaStreamBeginCaptureToGraph(raw(stream), raw_graph(graph), nodes.data(), nullptr, nodes.size(),
-                                         cudaStreamCaptureModeThreadLocal),
-           "cudaStreamBeginCaptureToGraph");
+    refuse(captures_.begin(raw(stream), building(graph), raw_nodes(after)), "cudaStreamBeginCaptureToGraph");
   }
 
   Nodes end_capture(Stream stream) override {
@@ -171,20 +177,16 @@ class CudaDevice final : public Device {
     const cudaError_t found =
         cudaStreamGetCaptureInfo(raw(stream), &state, nullptr, nullptr, &last, nullptr, &count);
     if (found == cudaSuccess && state == cudaStreamCaptureStatusActive) result.assign(last, last + count);
-    cudaGraph_t graph = nullptr;  // the one given to begin_capture
-    refuse(cudaStreamEndCapture(raw(stream), &graph), "cudaStreamEndCapture");
+    refuse(captures_.end(raw(stream)), "cudaStreamEndCapture");
     refuse(found, "cudaStreamGetCaptureInfo");
     return result;
   }
-  void abandon_capture(Stream stream) noexcept override {
-    cudaGraph_t graph = nullptr;
-    forgive(cudaStreamEndCapture(raw(stream), &graph));
-  }
+  void abandon_capture(Stream stream) noexcept override { forgive(captures_.end(raw(stream))); }
 
   Executable instantiate(Graph graph) override {
     const Current current(index_);
     cudaGraphExec_t result = nullptr;
-    refuse(cudaGraphInstantiate(&result, raw_graph(graph), 0), "cudaGraphInstantiate");
+    refuse(cudaGraphInstantiate(&result, building(graph).graph, 0), "cudaGraphInstantiate");
     return result;
   }
   void release_executable(Executable executable) noexcept override {
@@ -249,6 +251,7 @@ class CudaDevice final : public Device {
 
   const int index_;
   std::string name_;
+  Captures captures_;
 };
 
 std::string version_text(int version) {

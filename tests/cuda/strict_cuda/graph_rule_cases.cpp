@@ -75,6 +75,25 @@ CASE(rules_of_graphs) {
   fine(cudaStreamDestroy(stream));
 }
 
+// A lost capture takes its graph with it, and what is around that must be left alone.
+CASE(rules_of_lost_captures) {
+  const cudaStream_t stream = new_stream();
+  const cudaGraph_t plain = new_graph(), graph = new_graph();
+  const auto lose = [stream](cudaGraph_t into) {
+    fine(begin_capture(stream, into));
+    is(cudaStreamQuery(stream), cudaErrorStreamCaptureUnsupported);
+    is(end_capture(stream), cudaErrorStreamCaptureInvalidated);
+  };
+  lose(plain);
+  require_death([&] { cudaGraphDestroy(plain); }, "no such graph");
+  cudaGraph_t body = nullptr;
+  fine(add(graph, conditional(new_condition(graph), cudaGraphCondTypeWhile), &body));
+  lose(body);
+  require_death([&] { cudaGraphDestroy(graph); }, "lost with a capture");
+  require_death([&] { begin_capture(stream, body); }, "no such graph");
+  fine(cudaStreamDestroy(stream));
+}
+
 // Nodes without an edge between them run in any order; the runtime takes the one that nobody expects.
 CASE(rules_of_dependencies) {
   const cudaStream_t stream = new_stream();

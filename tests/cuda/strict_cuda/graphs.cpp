@@ -52,6 +52,19 @@ Graph* graph_of(cudaGraph_t graph, const char* call) {
   return found;
 }
 
+void lose(Graph* graph) {
+  forget(*graph);
+  runtime().graphs.remove(runtime().graphs.handle_of(graph));
+  if (graph->owner == nullptr) {
+    delete graph;
+    return;
+  }
+  for (Graph* each = graph->owner->graph; each != nullptr;
+       each = each->owner == nullptr ? nullptr : each->owner->graph) {
+    each->broken = true;
+  }
+}
+
 }  // namespace strict
 
 using strict::call;

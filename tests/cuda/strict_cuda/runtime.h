@@ -201,6 +201,10 @@ class DeviceRuns {
 };
 
 Graph* graph_of(cudaGraph_t graph, const char* call);
+// "The graph is transferred or destroyed at cudaStreamEndCapture": it is destroyed if the capture was lost,
+// and drivers do so to the body of a conditional node as well.
+void lose(Graph* graph);
+
 // Runs work of a stream: at most `steps` of it. True when nothing is left.
 bool run(Stream& stream, std::int64_t steps);
 void run_destroyed();

@@ -243,6 +243,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     const bool whole = found.capture == cudaStreamCaptureStatusActive && runtime().asked == cudaSuccess;
     *graph = whole ? static_cast<cudaGraph_t>(runtime().graphs.handle_of(found.into)) : nullptr;
     --found.into->captures;
+    if (!whole) strict::lose(found.into);
     found.into = nullptr;
     found.capture = cudaStreamCaptureStatusNone;
     found.last.clear();
