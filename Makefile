@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard cmake/* csrc/*/* csrc/*/*/*)
-CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+CPP := $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/*/*/*.h csrc/*/*/*.cpp csrc/*/*.cu csrc/*/*.cuh tests/*/*/*.h tests/*/*/*.cpp)
 PYTHON_CODE := pysdk export tests benchmarks tools
 
 # nvcc of pip, in a folder of its own: torch for CUDA brings some of these packages in other versions

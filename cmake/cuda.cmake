@@ -56,8 +56,8 @@ endmacro()
 
 # A library of its own: flags meant for the host compiler alone never reach nvcc. cudart is linked statically, and that
 # library opens the driver when it is first called, so the extension imports where there is none.
-function(pysdk_add_cuda target source)
-  add_library(pysdk_cuda STATIC ${source})
+function(pysdk_add_cuda target)
+  add_library(pysdk_cuda STATIC ${ARGN})
   set_target_properties(
     pysdk_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
                           CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")

@@ -3,9 +3,13 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "cuda/cuda_check.cuh"
+#include "cuda/calls.cuh"
+#include "cuda/captures.cuh"
 #include "cuda/device.h"
 #include "cuda/kernels.cuh"
 
@@ -18,7 +22,7 @@ unsigned blocks_of(std::uint64_t threads) {
 }
 
 cudaStream_t raw(Stream stream) { return static_cast<cudaStream_t>(stream); }
-cudaGraph_t raw_graph(Graph graph) { return static_cast<cudaGraph_t>(graph); }
+Building& building(Graph graph) { return *static_cast<Building*>(graph); }
 
 class CudaDevice final : public Device {
  public:
@@ -31,12 +35,7 @@ class CudaDevice final : public Device {
     // A build without code for this GPU says so here and not in the middle of a chain.
     // Loading is lazy: without this a kernel's first launch, and its loading, would be inside a capture.
     cudaFuncAttributes attributes{};
-    const void* const kernels[] = {
-        reinterpret_cast<const void*>(start_kernel),     reinterpret_cast<const void*>(update_kernel),
-        reinterpret_cast<const void*>(threshold_kernel), reinterpret_cast<const void*>(prepare_kernel),
-        reinterpret_cast<const void*>(advance_kernel),   reinterpret_cast<const void*>(advance_loop_kernel),
-        reinterpret_cast<const void*>(bytes_kernel)};
-    for (const void* kernel : kernels) {
+    for (const void* kernel : all_kernels()) {
       check(cudaFuncGetAttributes(&attributes, kernel), (name_ + " cannot run this build").c_str());
     }
   }
@@ -59,7 +58,7 @@ class CudaDevice final : public Device {
     return before;
   }
   void restore_current(int before) noexcept override {
-    if (before != index_) cudaSetDevice(before);
+    if (before != index_) forgive(cudaSetDevice(before));
   }
 
   void* allocate(std::size_t bytes) override {
@@ -75,13 +74,17 @@ class CudaDevice final : public Device {
     }
     check(error, "cudaMalloc");
     const cudaError_t cleared = cudaMemset(result, 0, bytes);
-    if (cleared != cudaSuccess) cudaFree(result);
-    check(cleared, "cudaMemset");
     // cudaMemset is ordered in the default stream, which ours do not wait for
-    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
+    const cudaError_t waited = cleared == cudaSuccess ? cudaStreamSynchronize(nullptr) : cleared;
+    if (waited != cudaSuccess) release(result);
+    check(cleared, "cudaMemset");
+    check(waited, "cudaStreamSynchronize");
     return result;
   }
-  void release(void* memory) noexcept override { cudaFree(memory); }
+  void release(void* memory) noexcept override {
+    const Relaxed relaxed;
+    forgive(cudaFree(memory));
+  }
 
   void* allocate_pinned(std::size_t bytes) override {
     const Current current(index_);
@@ -90,10 +93,14 @@ class CudaDevice final : public Device {
     std::fill_n(static_cast<char*>(result), bytes, char{0});
     return result;
   }
-  void release_pinned(void* memory) noexcept override { cudaFreeHost(memory); }
+  void release_pinned(void* memory) noexcept override {
+    const Relaxed relaxed;
+    forgive(cudaFreeHost(memory));
+  }
 
   void upload(void* to, const void* host, std::size_t bytes, Stream stream) override {
     transfer(to, host, bytes, cudaMemcpyHostToDevice, stream);
+    synchronize(stream);  // pageable memory may be read later than in the call
   }
   void download(void* host, const void* from, std::size_t bytes, Stream stream) override {
     transfer(host, from, bytes, cudaMemcpyDeviceToHost, stream);
@@ -108,8 +115,9 @@ class CudaDevice final : public Device {
     check(cudaStreamCreateWithFlags(&result, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     return result;
   }
-  void release_stream(Stream stream) noexcept override { cudaStreamDestroy(raw(stream)); }
+  void release_stream(Stream stream) noexcept override { forgive(cudaStreamDestroy(raw(stream))); }
   void synchronize(Stream stream) override {
+    const Relaxed relaxed;
     check(cudaStreamSynchronize(raw(stream)), "the device failed while it ran the chain");
   }
   bool finished(Stream stream) override {
@@ -123,16 +131,19 @@ class CudaDevice final : public Device {
   }
 
   Graph make_graph() override {
-    cudaGraph_t result = nullptr;
-    check(cudaGraphCreate(&result, 0), "cudaGraphCreate");
-    return result;
+    auto result = std::make_unique<Building>();
+    check(cudaGraphCreate(&result->graph, 0), "cudaGraphCreate");
+    return result.release();
   }
-  void release_graph(Graph graph) noexcept override { cudaGraphDestroy(raw_graph(graph)); }
+  void release_graph(Graph graph) noexcept override {
+    const std::unique_ptr<Building> found(&building(graph));
+    if (!found->lost) forgive(cudaGraphDestroy(found->graph));
+  }
 
   Condition make_condition(Graph graph, bool initial) override {
     const Current current(index_);
     cudaGraphConditionalHandle result = 0;
-    refuse(cudaGraphConditionalHandleCreate(&result, raw_graph(graph), initial ? 1u : 0u,
+    refuse(cudaGraphConditionalHandleCreate(&result, building(graph).graph, initial ? 1u : 0u,
                                             cudaGraphCondAssignDefault),
            "cudaGraphConditionalHandleCreate");
     return result;
@@ -146,18 +157,19 @@ class CudaDevice final : public Device {
     parameters.conditional.handle = condition;
     parameters.conditional.type = kind == Conditional::kWhile ? cudaGraphCondTypeWhile : cudaGraphCondTypeIf;
     parameters.conditional.size = 1;
-    std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    const std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
+    Building& around = building(graph);
+    auto body = std::make_unique<Building>();
     cudaGraphNode_t node = nullptr;
-    refuse(cudaGraphAddNode(&node, raw_graph(graph), nodes.data(), nullptr, nodes.size(), &parameters),
+    refuse(cudaGraphAddNode(&node, around.graph, nodes.data(), nullptr, nodes.size(), &parameters),
            "cudaGraphAddNode");
-    return {node, parameters.conditional.phGraph_out[0]};
+    body->graph = parameters.conditional.phGraph_out[0];
+    body->around = &around;
+    return {node, around.bodies.emplace_back(std::move(body)).get()};
   }
 
   void begin_capture(Stream stream, Graph graph, const Nodes& after) override {
-    const std::vector<cudaGraphNode_t> nodes = raw_nodes(after);
-    refuse(cudaStreamBeginCaptureToGraph(raw(stream), raw_graph(graph), nodes.data(), nullptr, nodes.size(),
-                                         cudaStreamCaptureModeThreadLocal),
-           "cudaStreamBeginCaptureToGraph");
+    refuse(captures_.begin(raw(stream), building(graph), raw_nodes(after)), "cudaStreamBeginCaptureToGraph");
   }
 
   Nodes end_capture(Stream stream) override {
@@ -168,50 +180,43 @@ class CudaDevice final : public Device {
     const cudaError_t found =
         cudaStreamGetCaptureInfo(raw(stream), &state, nullptr, nullptr, &last, nullptr, &count);
     if (found == cudaSuccess && state == cudaStreamCaptureStatusActive) result.assign(last, last + count);
-    cudaGraph_t graph = nullptr;  // the one given to begin_capture
-    refuse(cudaStreamEndCapture(raw(stream), &graph), "cudaStreamEndCapture");
+    refuse(captures_.end(raw(stream)), "cudaStreamEndCapture");
     refuse(found, "cudaStreamGetCaptureInfo");
     return result;
   }
-  void abandon_capture(Stream stream) noexcept override {
-    cudaGraph_t graph = nullptr;
-    cudaStreamEndCapture(raw(stream), &graph);
-    cudaGetLastError();
-  }
+  void abandon_capture(Stream stream) noexcept override { forgive(captures_.end(raw(stream))); }
 
   void begin_part(Stream stream) override {
     refuse(cudaStreamBeginCapture(raw(stream), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   }
   Nodes end_part(Stream stream, Graph graph, const Nodes& after) override {
-    const Current current(index_);
     cudaGraph_t part = nullptr;
     refuse(cudaStreamEndCapture(raw(stream), &part), "cudaStreamEndCapture");
+    const OwnedPart owned(part);  // the node will have a copy
+    const Current current(index_);
     std::size_t count = 0;
-    cudaError_t error = cudaGraphGetNodes(part, nullptr, &count);
+    refuse(cudaGraphGetNodes(part, nullptr, &count), "cudaGraphGetNodes");
+    if (count == 0) return after;
+    const std::vector<cudaGraphNode_t> before = raw_nodes(after);
     cudaGraphNode_t node = nullptr;
-    if (error == cudaSuccess && count > 0) {
-      const std::vector<cudaGraphNode_t> before = raw_nodes(after);
-      error = cudaGraphAddChildGraphNode(&node, raw_graph(graph), before.data(), before.size(), part);
-    }
-    cudaGraphDestroy(part);  // the node has a copy
-    refuse(error, "cudaGraphAddChildGraphNode");
-    return count > 0 ? Nodes{node} : after;
+    refuse(cudaGraphAddChildGraphNode(&node, building(graph).graph, before.data(), before.size(), part),
+           "cudaGraphAddChildGraphNode");
+    return {node};
   }
   void abandon_part(Stream stream) noexcept override {
     cudaGraph_t part = nullptr;
-    cudaStreamEndCapture(raw(stream), &part);
-    if (part != nullptr) cudaGraphDestroy(part);
-    cudaGetLastError();
+    forgive(cudaStreamEndCapture(raw(stream), &part));
+    const OwnedPart owned(part);
   }
 
   Executable instantiate(Graph graph) override {
     const Current current(index_);
     cudaGraphExec_t result = nullptr;
-    refuse(cudaGraphInstantiate(&result, raw_graph(graph), 0), "cudaGraphInstantiate");
+    refuse(cudaGraphInstantiate(&result, building(graph).graph, 0), "cudaGraphInstantiate");
     return result;
   }
   void release_executable(Executable executable) noexcept override {
-    cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable));
+    forgive(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable)));
   }
   void launch(Executable executable, Stream stream) override {
     const Current current(index_);
@@ -272,30 +277,10 @@ class CudaDevice final : public Device {
 
   const int index_;
   std::string name_;
+  Captures captures_;
 };
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 }  // namespace
-
-Status status() {
-  int driver = 0, runtime = 0, count = 0;
-  cudaRuntimeGetVersion(&runtime);
-  cudaDriverGetVersion(&driver);
-  const std::string built = "built with CUDA " + version_text(runtime);
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    cudaGetLastError();
-    const std::string reason = driver == 0 ? "no NVIDIA driver is installed (libcuda.so.1 was not found)"
-                               : error != cudaSuccess ? cudaGetErrorString(error)
-                                                      : "the driver shows no device";
-    return {true, 0, built + ", but there is no device: " + reason};
-  }
-  return {true, count,
-          built + ", driver for CUDA " + version_text(driver) + ", devices: " + std::to_string(count)};
-}
 
 std::shared_ptr<Device> open_device(int index) {
   const Status now = status();

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
+
 #include "cuda/device.h"
 #include "cuda/images.h"
 #include "cuda/row.h"
@@ -77,6 +79,13 @@ __global__ void advance_loop_kernel(const Task* task, Place* place, Mailbox* mai
 __global__ void __launch_bounds__(kThreads) bytes_kernel(ByteTask task) {
   const std::uint64_t number = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (number < task.total) bytes_of_pixel(task, number);
+}
+
+inline std::array<const void*, 7> all_kernels() {
+  return {reinterpret_cast<const void*>(start_kernel),     reinterpret_cast<const void*>(update_kernel),
+          reinterpret_cast<const void*>(threshold_kernel), reinterpret_cast<const void*>(prepare_kernel),
+          reinterpret_cast<const void*>(advance_kernel),   reinterpret_cast<const void*>(advance_loop_kernel),
+          reinterpret_cast<const void*>(bytes_kernel)};
 }
 
 }  // namespace
