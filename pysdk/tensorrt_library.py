@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 from pysdk.errors import EngineError, MissingDependencyError
+from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 """Libraries by the name plans use, in the order they are looked for, with the modules that are the API of each. The
@@ -27,42 +28,6 @@ _INSTALL = {
 }
 _DISTRIBUTIONS = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings")
 _SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
-
-
-class TensorrtContext(Protocol):
-    """What is used of trt.IExecutionContext."""
-
-    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool: ...
-
-    def set_tensor_address(self, name: str, memory: int) -> bool: ...
-
-    def infer_shapes(self) -> list[str]:
-        """The inputs whose shape is still missing."""
-
-    def execute_async_v3(self, stream_handle: int) -> bool: ...
-
-
-class TensorrtEngine(Protocol):
-    """What is used of trt.ICudaEngine."""
-
-    @property
-    def num_io_tensors(self) -> int: ...
-
-    def get_tensor_name(self, index: int) -> str: ...
-
-    def get_tensor_mode(self, name: str) -> Any: ...
-
-    def get_tensor_dtype(self, name: str) -> Any: ...
-
-    def get_tensor_shape(self, name: str) -> Sequence[int]: ...
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
-
-    def create_runtime_config(self) -> Any: ...
-
-    def create_execution_context(self, config: Any = ...) -> TensorrtContext | None: ...
-
-    def create_engine_inspector(self) -> Any: ...
 
 
 @dataclass(frozen=True)

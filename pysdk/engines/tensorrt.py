@@ -14,7 +14,8 @@ from pysdk import cuda_driver, tensorrt_library
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log, TensorrtContext, TensorrtEngine
+from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log
+from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 if TYPE_CHECKING:
     from pysdk import _native

@@ -1,0 +1,45 @@
+"""What is used of TensorRT's Python interface, whose packages have no types, so that type checkers see it.
+
+It is the same in `tensorrt` and `tensorrt_rtx` but for what says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class TensorrtContext(Protocol):
+    """What is used of trt.IExecutionContext."""
+
+    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool: ...
+
+    def set_tensor_address(self, name: str, memory: int) -> bool: ...
+
+    def infer_shapes(self) -> list[str]:
+        """The inputs whose shape is still missing."""
+
+    def execute_async_v3(self, stream_handle: int) -> bool: ...
+
+
+class TensorrtEngine(Protocol):
+    """What is used of trt.ICudaEngine."""
+
+    @property
+    def num_io_tensors(self) -> int: ...
+
+    def get_tensor_name(self, index: int) -> str: ...
+
+    def get_tensor_mode(self, name: str) -> Any: ...
+
+    def get_tensor_dtype(self, name: str) -> Any: ...
+
+    def get_tensor_shape(self, name: str) -> Sequence[int]: ...
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
+
+    def create_runtime_config(self) -> Any: ...
+
+    def create_execution_context(self, config: Any = ...) -> TensorrtContext | None: ...
+
+    def create_engine_inspector(self) -> Any: ...
