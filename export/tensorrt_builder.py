@@ -173,14 +173,13 @@ def compile_network(
     """The serialized engine, its inputs and outputs, and the layers of the network it was made of.
 
     Raises:
+        EngineError: the library cannot start.
         ExportError: parser or builder refuse.
     """
-    trt, logger = library.api, library.logger(log)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise ExportError(f"{library.title} cannot start: {log.reason()}")
+    logger = library.logger(log)
+    builder = library.make("Builder", log, logger)
     network = builder.create_network(library.network_flags())
-    parser = trt.OnnxParser(network, logger)
+    parser = library.make("OnnxParser", log, network, logger)
     if not parser.parse(onnx):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise ExportError(
@@ -225,7 +224,7 @@ def configure(library: Library, builder: Any, capabilities: tuple[str, ...], opt
     config.max_aux_streams = 0
     config.profiling_verbosity = library.api.ProfilingVerbosity.DETAILED
     config.clear_flag(library.api.BuilderFlag.TF32)
-    for flag in library.strip_flags() if options.strip_weights else []:
+    for flag in [*library.capture_flags(), *(library.strip_flags() if options.strip_weights else [])]:
         config.set_flag(flag)
     known = library.compute_capabilities()
     if known:

@@ -114,6 +114,13 @@ class Library:
 
         return Logger()
 
+    def make(self, kind: str, log: Log, *arguments: Any) -> Any:
+        """One of the library's objects, e.g. a "Runtime". EngineError with its own reason if it makes none."""
+        try:
+            return getattr(self.api, kind)(*arguments)
+        except TypeError as error:  # what constructors raise for a null pointer: no driver, an old one, no memory
+            raise EngineError(f"{self.title} cannot make a {kind}: {log.reason()}") from error
+
     def network_flags(self) -> int:
         """For `create_network`: strongly typed, which 10.x has to be told and 11.x always is."""
         flag = getattr(self.api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -129,6 +136,11 @@ class Library:
     def strip_flags(self) -> list[Any]:
         """Builder flags for an engine without its weights, which is refitted from the same ONNX file when loaded."""
         return [self.api.BuilderFlag.STRIP_PLAN, self.api.BuilderFlag.REFIT_IDENTICAL]
+
+    def capture_flags(self) -> list[Any]:
+        """Builder flags for an engine that can be captured: one of TensorRT-RTX must not allocate while it runs."""
+        flag = getattr(self.api.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        return [] if flag is None else [flag]
 
     def dtype_name(self, dtype: Any) -> str:
         """ "float32" of trt.DataType.FLOAT."""
@@ -163,28 +175,33 @@ class Library:
         """
         log = log or Log()
         logger = self.logger(log)
-        runtime = self.api.Runtime(logger)
+        runtime = self.make("Runtime", log, logger)
         found: TensorrtEngine | None = runtime.deserialize_cuda_engine(bytes(engine))
         if found is None:
             raise EngineError(f"{self.title} cannot load the engine: {log.reason()}")
         return _Kept(found, runtime, logger)
 
-    def context(self, engine: TensorrtEngine) -> TensorrtContext:
-        """A new execution context on the current device, that of the engine. EngineError if there is no room for it.
+    def context(self, engine: TensorrtEngine, log: Log) -> TensorrtContext:
+        """A new execution context on the current device, that of the engine, without memory for its activations.
 
         That of TensorRT-RTX has its kernels finished at once: by default it starts with others and replaces them while
         it runs, which a captured graph would not see.
+
+        Raises:
+            EngineError: the library makes none; the message has its reason.
         """
+        strategy = self.api.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.name == "tensorrt_rtx":
             config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self.api.DynamicShapesKernelSpecializationStrategy.EAGER
             )
             made = engine.create_execution_context(config)
         else:
-            made = engine.create_execution_context()
+            made = engine.create_execution_context(strategy)
         if made is None:
-            raise EngineError(f"{self.title} cannot make an execution context, most likely for lack of device memory")
+            raise EngineError(f"{self.title} cannot make an execution context: {log.reason()}")
         return made
 
     def refit(self, engine: TensorrtEngine, network: memoryview | bytes) -> None:
@@ -192,8 +209,8 @@ class Library:
         log = Log()
         logger = self.logger(log)
         raw = engine.engine if isinstance(engine, _Kept) else engine
-        refitter = self.api.Refitter(raw, logger)
-        parser = self.api.OnnxParserRefitter(refitter, logger)
+        refitter = self.make("Refitter", log, raw, logger)
+        parser = self.make("OnnxParserRefitter", log, refitter, logger)
         if not parser.refit_from_bytes(bytes(network)) or not refitter.refit_cuda_engine():
             raise EngineError(f"{self.title} cannot put the weights into the engine: {log.reason()}")
 

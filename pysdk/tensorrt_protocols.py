@@ -19,6 +19,11 @@ class TensorrtContext(Protocol):
     def infer_shapes(self) -> list[str]:
         """The inputs whose shape is still missing."""
 
+    def update_device_memory_size_for_shapes(self) -> int:
+        """The bytes of device memory that a run with the shapes set needs."""
+
+    def set_device_memory(self, memory: int, size: int) -> None: ...
+
     def execute_async_v3(self, stream_handle: int) -> bool: ...
 
 
@@ -38,8 +43,9 @@ class TensorrtEngine(Protocol):
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
 
-    def create_runtime_config(self) -> Any: ...
+    def create_runtime_config(self) -> Any:
+        """Of TensorRT-RTX alone."""
 
-    def create_execution_context(self, config: Any = ...) -> TensorrtContext | None: ...
+    def create_execution_context(self, strategy_or_config: Any) -> TensorrtContext | None: ...
 
     def create_engine_inspector(self) -> Any: ...

@@ -15,6 +15,7 @@ from pysdk.engines import tensorrt
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.tensorrt_library import IoTensor, Library, Log
+from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 REQUIRES = {"library": "tensorrt", "version": "11.4.1.10", "compute_capability": "9.0"}
 
@@ -120,6 +121,8 @@ class Context:
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> Any:
             self.calls.append((name, *arguments))
+            if name == "update_device_memory_size_for_shapes":
+                return 640
             return [] if name == "infer_shapes" else name != self.refused
 
         return call
@@ -134,8 +137,19 @@ TENSORS = {
 
 
 def network(context: Context | None, tensors: dict[str, IoTensor] = TENSORS) -> tensorrt.TensorrtNetwork:
-    engine: Any = SimpleNamespace(create_execution_context=lambda: context)
-    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", None), engine, tensors, Log())
+    engine: Any = SimpleNamespace(create_execution_context=lambda strategy: context)
+    api = SimpleNamespace(ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2))
+    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", api), engine, tensors, Log(), Scratch)
+
+
+class Scratch(list[int]):
+    """Memory of so many bytes."""
+
+    pointer = 5120
+    __hash__ = object.__hash__
+
+    def __init__(self, size: int) -> None:
+        super().__init__([0] * size)
 
 
 BUFFERS: Any = SimpleNamespace(
@@ -154,6 +168,8 @@ def test_shapes_then_addresses_then_runs() -> None:
         ("set_input_shape", "t", (1,)),
         ("set_input_shape", "label", (4,)),
         ("infer_shapes",),
+        ("update_device_memory_size_for_shapes",),
+        ("set_device_memory", 5120, 640),
         ("set_tensor_address", "x", 1000),
         ("set_tensor_address", "t", 2000),
         ("set_tensor_address", "label", 3000),
@@ -176,6 +192,8 @@ def test_names_and_a_time_without_axes() -> None:
         ("set_input_shape", "sample", (4, 1, 2, 2)),
         ("set_input_shape", "timestep", ()),
         ("infer_shapes",),
+        ("update_device_memory_size_for_shapes",),
+        ("set_device_memory", 5120, 640),
         ("set_tensor_address", "sample", 1000),
         ("set_tensor_address", "timestep", 2000),
         ("set_tensor_address", "noise", 4000),
@@ -265,12 +283,14 @@ def test_the_installed_library() -> None:
     assert library.builds_without_device
     assert {"8.0", "8.9", "12.0"} <= set(library.compute_capabilities())
     # what a context of TensorRT-RTX is made with, which needs a device to be called
+    assert len(library.capture_flags()) == 1
+    assert hasattr(library.api.ExecutionContextAllocationStrategy, "USER_MANAGED")
+    assert hasattr(library.api.IRuntimeConfig, "set_execution_context_allocation_strategy")
     assert hasattr(library.api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
     assert hasattr(library.api.DynamicShapesKernelSpecializationStrategy, "EAGER")
-    assert hasattr(library.api.ICudaEngine, "create_runtime_config")
-    for name in ("get_tensor_profile_shape", "get_tensor_shape", "get_tensor_dtype", "get_tensor_mode"):
-        assert hasattr(library.api.ICudaEngine, name)
-    for name in ("set_input_shape", "infer_shapes", "set_tensor_address", "execute_async_v3"):
-        assert hasattr(library.api.IExecutionContext, name)
+    for name in vars(TensorrtEngine):
+        assert name.startswith("_") or hasattr(library.api.ICudaEngine, name)
+    for name in vars(TensorrtContext):
+        assert name.startswith("_") or hasattr(library.api.IExecutionContext, name)
     with pytest.raises(EngineError, match="cannot load the engine: "):
         library.deserialize(b"not an engine" * 100)

@@ -78,14 +78,16 @@ class CudaExecutor(Executor):
     def chain_description(self) -> str:
         """The device, the path of the last chain and why not a better one, and the memory of idle chains."""
         path, why = self._last or ("", "")
-        used = f"{self.memory / 2**20:.1f} MiB in idle chains"
+        holders = "idle chains and contexts" if hasattr(self.engine, "memory") else "idle chains"
+        used = f"{self.memory / 2**20:.1f} MiB in {holders}"
         return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used) if part)
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory that idle chains hold, without the networks'."""
+        """Bytes of device memory that idle chains hold, and what a TensorRT engine's contexts work in."""
         with self._lock:
-            return sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
+            chains: int = sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
+            return chains + getattr(self.engine, "memory", 0)
 
     def run(self, request: Request, progress: Progress = None) -> Float:
         """All images of a request, float32 (n, C, H, W), on the host.

@@ -96,7 +96,10 @@ class DeviceBuffers(Protocol):
 
 
 class DeviceEngine(Protocol):
-    """A network that runs on a device; safe to bind from several threads."""
+    """A network that runs on a device; safe to bind from several threads.
+
+    It may have `memory`, the bytes of device memory that what it bound holds, which `Sampler.info` then counts.
+    """
 
     @property
     def description(self) -> str:

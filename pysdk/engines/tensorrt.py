@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from pysdk import cuda_driver, tensorrt_library
+from pysdk.cuda import open_device
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
@@ -61,15 +63,30 @@ class TensorrtNetwork:
         engine: the engine.
         tensors: its inputs and output by what a plan calls them: x, t, label, output.
         log: what the library says of it.
+        allocate: so many bytes on its device.
     """
 
-    def __init__(self, library: Library, engine: TensorrtEngine, tensors: Mapping[str, IoTensor], log: Log) -> None:
+    def __init__(
+        self,
+        library: Library,
+        engine: TensorrtEngine,
+        tensors: Mapping[str, IoTensor],
+        log: Log,
+        allocate: Callable[[int], _native.DeviceArray],
+    ) -> None:
         self.library = library
         self.engine = engine
         self.tensors = tensors
         self.log = log
+        self.allocate = allocate
+        self._scratch: list[ref[_native.DeviceArray]] = []
         self.description = f"{library.title}, GPU"
         self._lock = threading.Lock()  # its objects are not for several threads, but for contexts that run
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory that its contexts work in, without the weights."""
+        return sum(len(scratch) for found in self._scratch if (scratch := found()) is not None)
 
     def bind(self, buffers: DeviceBuffers) -> Callable[[int], None]:
         """One run of the network on these buffers, enqueued in the CUDA stream whose handle the result is given.
@@ -78,8 +95,9 @@ class TensorrtNetwork:
         not. The result keeps its context and the engine alive.
 
         Raises:
-            EngineError: the engine does not take this batch, or has no room on the device; later, when called: the
+            EngineError: the engine does not take this batch, or there is no context to be had; later, when called: the
                 run was refused.
+            MemoryError: the device has no room for what a run works in.
         """
         arrays = {
             "x": buffers.network_input,
@@ -88,17 +106,17 @@ class TensorrtNetwork:
             "output": buffers.network_output,
         }
         with self._lock:
-            context = self._context(arrays)
+            context, scratch = self._context(arrays)
 
-        def enqueue(stream: int) -> None:
+        def enqueue(stream: int, _kept: object = scratch) -> None:  # nothing else keeps the memory
             if not context.execute_async_v3(stream):  # it would leave the output as it was
                 raise EngineError(f"TensorRT refused to enqueue the network: {self.log.reason()}")
 
         return enqueue
 
-    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> TensorrtContext:
-        """A context with the shapes and addresses of these arrays."""
-        context = self.library.context(self.engine)
+    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> tuple[TensorrtContext, _native.DeviceArray]:
+        """A context with the shapes and addresses of these arrays, and the memory it works in."""
+        context = self.library.context(self.engine, self.log)
         for role, tensor in self.tensors.items():
             if not tensor.is_input:
                 continue
@@ -114,10 +132,14 @@ class TensorrtNetwork:
             raise EngineError(f"{self.description} cannot run with these shapes: {self.log.reason()}") from error
         if missing:
             raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
+        size = context.update_device_memory_size_for_shapes()
+        scratch = self.allocate(max(size, 1))
+        context.set_device_memory(scratch.pointer, size)
+        self._scratch = [found for found in self._scratch if found() is not None] + [ref(scratch)]
         for role, tensor in self.tensors.items():
             if not context.set_tensor_address(tensor.name, arrays[role].pointer):
                 raise EngineError(f"TensorRT does not take the memory of {tensor.name!r}: {self.log.reason()}")
-        return context
+        return context, scratch
 
 
 def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *network: memoryview) -> TensorrtNetwork:
@@ -134,7 +156,9 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *n
     loaded = library.deserialize(engine, log)
     if network:
         library.refit(loaded, network[0])
-    return TensorrtNetwork(library, loaded, check_io(library.io_tensors(loaded), model, info.names), log)
+    device = open_device(number)
+    tensors = check_io(library.io_tensors(loaded), model, info.names)
+    return TensorrtNetwork(library, loaded, tensors, log, lambda size: device.empty((size,), "uint8"))
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:

@@ -16,6 +16,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
     """A simulated device that samplers find under every number."""
     made = _native.SimulatedDevice()
     monkeypatch.setattr("pysdk.cuda.executor.open_device", lambda number: made)
+    monkeypatch.setattr("pysdk.engines.tensorrt.open_device", lambda number: made)
     return made
 
 

@@ -2,8 +2,9 @@
 
 Its engines hold an ONNX file, which ONNX Runtime runs on the addresses a context was given. It keeps these rules of
 TensorRT: an engine is loaded, gets contexts and is enqueued on the current device; batches lie in the profile; a run
-needs all shapes and addresses; the first one allocates, so it cannot be captured; what is refused returns None or False
-and is said to the logger. It shows nothing of what TensorRT itself accepts, computes or takes.
+needs all shapes, addresses and the memory it works in; the first one allocates, so it cannot be captured; what is
+refused returns None or False, or is a TypeError of a constructor, and is said to the logger. It shows nothing of what
+TensorRT itself accepts, computes or takes.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class StandIn:
         self.contexts: list[Context] = []
         self.refuse: list[str] = []
         self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+        self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
     class ILogger:
         pass
@@ -79,6 +81,8 @@ class StandIn:
                 return None
             return Engine(self, logger, data)
 
+        if "runtime" in self.refuse and self.fails("runtime", logger):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
 
     def Refitter(self, engine: Engine, logger: Any) -> Any:  # noqa: N802
@@ -131,7 +135,8 @@ class Engine:
         assert index == 0
         return [tuple(b if s == -1 else s for s in self.get_tensor_shape(name)) for b in self.profile]
 
-    def create_execution_context(self) -> Context | None:
+    def create_execution_context(self, strategy: str) -> Context | None:
+        assert strategy == "user managed"
         if self.api.fails("context", self.logger):
             return None
         self.api.contexts.append(Context(self))
@@ -147,6 +152,7 @@ class Context:
         self.addresses: dict[str, int] = {}
         self.runs: list[str] = []
         self.scratch: _native.DeviceArray | None = None
+        self.memory = 0
         self.work = self.run  # kept, as a simulated graph does not
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
@@ -164,9 +170,18 @@ class Context:
         self.addresses[name] = memory
         return name in self.engine.nodes
 
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert not self.infer_shapes()
+        return 4096 * self.shapes["x"][0] if "x" in self.shapes else 4096
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert memory % 256 == 0
+        assert size == self.update_device_memory_size_for_shapes()
+        self.memory = memory
+
     def execute_async_v3(self, stream: int) -> bool:
         api, logger = self.engine.api, self.engine.logger
-        ready = self.addresses.keys() == self.engine.nodes.keys() and not self.infer_shapes()
+        ready = self.memory and self.addresses.keys() == self.engine.nodes.keys() and not self.infer_shapes()
         if not ready or api.fails("enqueue", logger):
             return False
         try:

@@ -21,7 +21,7 @@ from tensorrt_stand_in import INFO, StandIn
 
 from pysdk import Plan, Sampler, _native
 from pysdk.engines import tensorrt
-from pysdk.errors import EngineError, OptionError
+from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.manifest import EngineInfo
 from pysdk.plan import write_plan
 
@@ -177,7 +177,7 @@ def test_an_engine_without_weights_gets_them(trt: StandIn, make: Callable[..., P
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("context", r"TensorRT 11\.4\.1\.10 cannot make an execution context"),
+        ("context", r"TensorRT 11\.4\.1\.10 cannot make an execution context: context: failure asked for"),
         ("enqueue", r"GPU failed after step 0: TensorRT refused to enqueue the network: enqueue: failure asked for"),
     ],
 )
@@ -198,6 +198,40 @@ def test_refusals_are_errors_and_leave_nothing_behind(
         trt.contexts.clear()
         gc.collect()
         assert trt.device.live <= live + 2, "the scratch memory of contexts that the test itself kept"
+
+
+def test_a_library_that_cannot_start_says_why(trt: StandIn, make: Callable[..., Path]) -> None:
+    """Its constructors raise TypeError then, e.g. when the driver is older than its CUDA."""
+    trt.refuse = ["runtime"]
+    with pytest.raises(EngineError, match=r"TensorRT 11\.4\.1\.10 cannot make a Runtime: runtime: failure asked for"):
+        Sampler(make(), device="cuda")
+
+
+def test_contexts_work_in_memory_of_the_device(trt: StandIn, make: Callable[..., Path]) -> None:
+    """Counted, as much as the batch needs, and given back with the chain."""
+    with Sampler(make(), device="cuda") as sampler:
+        sampler.sample(6, steps=2)
+        executor = sampler._executor
+        assert executor.engine.memory == 4 * 4096
+        assert executor.memory == 4 * 4096 + sum(chain.memory for _, chain in executor._idle)
+        executor._idle.clear()
+        trt.contexts.clear()
+        gc.collect()
+        assert executor.engine.memory == 0
+        assert sampler.info["running"]["chain"].endswith(", 0.0 MiB in idle chains and contexts")
+
+
+def test_no_room_to_work_in(trt: StandIn, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    context = tensorrt_stand_in.Context
+    with Sampler(make(), device="cuda") as sampler:
+        live = trt.device.live
+        with monkeypatch.context() as patched:
+            patched.setattr(context, "update_device_memory_size_for_shapes", lambda self: 1 << 31)
+            with pytest.raises(DeviceError, match="2147483648 bytes"):
+                sampler.sample(6, steps=2)
+        gc.collect()
+        assert trt.device.live == live
+        sampler.sample(6, steps=2)
 
 
 def test_a_refusal_in_the_middle_of_plain_calls_is_no_silent_image(trt: StandIn, make: Callable[..., Path]) -> None:
