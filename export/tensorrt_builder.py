@@ -49,7 +49,7 @@ class Built:
 
     def summary(self) -> str:
         """For people, some lines."""
-        whose = "engine" if self.inspected else "network (an engine is inspected on its device only)"
+        whose = "engine" if self.inspected else "network (the engine could not be inspected here)"
         counts = ", ".join(f"{count} {kind}" for kind, count in Counter(self.layers).most_common(8))
         needs = ", ".join(f"{key} {value}" for key, value in self.info.requires.items())
         return "\n".join(
@@ -207,7 +207,7 @@ def compile_network(
                 tensor.name, *([size if axis == -1 else axis for axis in tensor.shape] for size in profile)
             )
     config.add_optimization_profile(shapes)
-    cache = read_timing_cache(config, options.timing_cache)
+    cache = read_timing_cache(config, options.timing_cache, log)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{library.title} cannot build the engine: {log.reason()}")
@@ -234,24 +234,30 @@ def configure(library: Library, builder: Any, capabilities: tuple[str, ...], opt
     return config
 
 
-def read_timing_cache(config: Any, path: Path | None) -> Any:
-    """The measured tactics of earlier builds, put into the configuration; None if they are not kept."""
+def read_timing_cache(config: Any, path: Path | None, log: Log) -> Any:
+    """The measured tactics of earlier builds, put into the configuration; None if they are not kept.
+
+    Raises:
+        ExportError: the file cannot be read, or is of another GPU or version: it would be overwritten.
+    """
     if path is None:
         return None
     try:
         data = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise ExportError(f"cannot read the timing cache {str(path)!r}: {error.strerror}") from error
-    cache = config.create_timing_cache(data)
-    # of another GPU or version it is refused; the build then measures anew
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+    log.reason()  # what was said before is not about the cache
+    cache = config.create_timing_cache(data)  # an empty one for bytes it cannot read, which it says
+    if log.errors or cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise ExportError(
+            f"the timing cache {str(path)!r} cannot be used here ({log.reason()}): it may be of another GPU or "
+            "version; name another file, or delete it"
+        )
     return cache
 
 
 def inspect(library: Library, engine: bytes) -> dict[str, int] | None:
-    """How many layers of each kind the engine has, by its own inspector; None without a device."""
+    """How many layers of each kind the engine has, by its own inspector; None without a device, or if it says none."""
     try:
         cuda_driver.device()
         loaded = library.deserialize(engine)
@@ -259,7 +265,9 @@ def inspect(library: Library, engine: bytes) -> dict[str, int] | None:
         return None
     inspector = loaded.create_engine_inspector()
     text = inspector.get_engine_information(library.api.LayerInformationFormat.JSON)
-    found = json.loads(text).get("Layers", [])
-    return dict(
-        Counter(str(layer.get("LayerType", "layer")) if isinstance(layer, dict) else "layer" for layer in found)
-    )
+    try:
+        found = json.loads(text or "{}").get("Layers", [])
+    except ValueError:  # names of layers are not always escaped; the engine is good all the same
+        return None
+    kinds = (str(layer.get("LayerType", "layer")) if isinstance(layer, dict) else "layer" for layer in found)
+    return dict(Counter(kinds)) or None
