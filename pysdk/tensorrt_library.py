@@ -148,8 +148,15 @@ class Library:
         return names.get(dtype.name) or str(dtype.name).lower()
 
     def io_tensors(self, engine: TensorrtEngine) -> list[IoTensor]:
-        """Inputs and outputs of a loaded engine."""
+        """Inputs and outputs of a loaded engine. EngineError if one is not a plain array in device memory."""
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        for name in names:
+            layout, location = engine.get_tensor_format(name), engine.get_tensor_location(name)
+            if layout != self.api.TensorFormat.LINEAR or location != self.api.TensorLocation.DEVICE:
+                raise EngineError(
+                    f"the engine has {name!r} in the layout {layout.name}, in {location.name.lower()} memory; expected "
+                    "LINEAR, in device memory"
+                )
         return [
             IoTensor(
                 name,

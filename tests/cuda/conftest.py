@@ -1,11 +1,15 @@
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tensorrt_stand_in
+from msgspec.structs import replace
 
-from pysdk import _native, cuda_driver, tensorrt_library
+from pysdk import Plan, _native, cuda_driver, tensorrt_library
 from pysdk.cuda_driver import CudaDevice
+from pysdk.manifest import EngineInfo
+from pysdk.plan import write_plan
 
 # the random chains that the CPU's tests are made of
 sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
@@ -30,3 +34,20 @@ def trt(device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch) -> ten
     monkeypatch.setattr(tensorrt_library, "find", lambda name=None: made.library())
     monkeypatch.setattr(cuda_driver, "device", lambda index=0: cards[index])
     return made
+
+
+@pytest.fixture
+def make(conditional_plan: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The conditional plan with an engine of the stand-in before its own."""
+
+    def make(info: EngineInfo = tensorrt_stand_in.INFO, *, stripped: bool = False) -> Path:
+        path = tmp_path / "tensorrt.plan"
+        with Plan.open(conditional_plan) as plan:
+            members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
+            low, high = info.batches or (1, 8)
+            onnx = b"" if stripped else members["network.onnx"]
+            members[info.member] = tensorrt_stand_in.serialized(onnx, (low, info.batch_size, high))
+            write_plan(path, replace(plan.manifest, engines=(info, *plan.manifest.engines)), members)
+        return path
+
+    return make

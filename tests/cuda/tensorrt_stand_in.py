@@ -56,6 +56,8 @@ class StandIn:
         self.contexts: list[Context] = []
         self.refuse: list[str] = []
         self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+        self.TensorFormat = SimpleNamespace(LINEAR=SimpleNamespace(name="LINEAR"))
+        self.TensorLocation = SimpleNamespace(DEVICE=SimpleNamespace(name="DEVICE"))
         self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
     class ILogger:
@@ -130,6 +132,12 @@ class Engine:
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size if isinstance(size, int) else -1 for size in self.nodes[name].shape)
+
+    def get_tensor_format(self, name: str) -> Any:
+        return self.api.TensorFormat.LINEAR
+
+    def get_tensor_location(self, name: str) -> Any:
+        return self.api.TensorLocation.DEVICE
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         assert index == 0
