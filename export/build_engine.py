@@ -71,7 +71,8 @@ def build(
 ) -> Manifest:
     """Build a plan from anything an importer reads, e.g. a checkpoint folder of `pysdk train`.
 
-    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is.
+    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is. One that is a plan gives
+    its network and all that it says of it, but no engine; it may be replaced.
 
     Args:
         source: what to build; see `pysdk.export.importers`.
@@ -143,6 +144,10 @@ def build(
         )
     for info in infos:
         click.echo(f"{info.kind}: {info.seconds_per_step or 0:.4g} s for {batch_size} images", err=True)
+    made = {(info.kind, info.precision) for info in (*(built.info for built in accelerated), *infos)}
+    lost = [f"{info.kind} {info.precision}" for info in network.previous if (info.kind, info.precision) not in made]
+    if lost:
+        click.echo(f"not built again: {', '.join(lost)}; add them with --engine and --precision", err=True)
     with step("write the plan", verbose):
         files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
         manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))

@@ -57,11 +57,31 @@ def test_why_a_machine_cannot_run_it(machine: Any) -> None:
     machine(device=CudaDevice("NVIDIA L4", "8.9"))
     reason = str(tensorrt.unusable(info()))
     assert "built for compute capability 9.0, the NVIDIA L4 of this machine has 8.9; build the plan again" in reason
+    assert reason.endswith("with `pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size 4`")
     with pytest.raises(
         EngineError, match=r"the TensorRT engine cannot be used: it was built for compute capability 9\.0"
     ):
         tensorrt.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 0)
     assert "does not say which TensorRT it needs" in str(tensorrt.unusable(info(library="")))
+
+
+def test_advice_that_can_be_followed(machine: Any) -> None:
+    """The command builds the same engine; a library that cannot build for this GPU is not asked again."""
+    half = toy_engine(
+        kind="tensorrt",
+        precision="float16",
+        batch_size=16,
+        batches=(1, 64),
+        requires={"library": "tensorrt_rtx", "version": "1.7.1.116", "compute_capability": "8.9 12.0"},
+    )
+    command = "`pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size 16 --batch-profile 1,16,64"
+    reason = "built for compute capability 8.9, 12.0, the NVIDIA H200 of this machine has 9.0; TensorRT-RTX does not "
+    advice = f"build for that, so `pip install tensorrt`, then build the plan again with {command} --precision float16`"
+    assert str(tensorrt.unusable(half)).endswith(reason + advice)
+    machine(device=CudaDevice("NVIDIA A10", "8.6"))
+    assert str(tensorrt.unusable(half)).endswith(f"has 8.6; build the plan again with {command} --precision float16`")
+    elsewhere = toy_engine(kind="tensorrt", precision="unknown", requires=REQUIRES)
+    assert "the plan cannot be built again: build from the ONNX file that it" in str(tensorrt.unusable(elsewhere))
 
 
 def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +301,7 @@ def test_the_installed_library() -> None:
     library = tensorrt_library.find("tensorrt_rtx")
     assert library.version == tensorrt_library.installed_version("tensorrt_rtx") == library.api.__version__
     assert library.builds_without_device
-    assert {"8.0", "8.9", "12.0"} <= set(library.compute_capabilities())
+    assert tuple(library.compute_capabilities()) == tensorrt_library.RTX_CAPABILITIES
     # what a context of TensorRT-RTX is made with, which needs a device to be called
     assert len(library.capture_flags()) == 1
     assert hasattr(library.api.ExecutionContextAllocationStrategy, "USER_MANAGED")

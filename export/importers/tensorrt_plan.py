@@ -22,7 +22,6 @@ MAGIC = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}
 """First bytes, and the library that writes them: vtrt was read off engines of TensorRT-RTX 1.7; ftrt is what others
 read off engines of TensorRT 8.6 to 10, ptrt what TensorRT 7 is said to write; neither was checked against a file."""
 
-_ZIP = b"PK\x03\x04"
 _HEADER = 32
 """Bytes that are read: the library's version at 24 (4 bytes), in vtrt files their size at 16 (8 bytes)."""
 
@@ -58,8 +57,6 @@ def header(path: Path) -> tuple[str, str]:
         CheckpointError: it is none, or cut off.
     """
     source, head = str(path), first_bytes(path, _HEADER)
-    if head.startswith(_ZIP):
-        raise CheckpointError(f"{source!r} is a finished plan of pysdk; draw from it with `pysdk sample {source}`")
     if head[:4] not in MAGIC:
         raise CheckpointError(f"{source!r} is named like a TensorRT engine but does not begin like one")
     name = MAGIC[head[:4]]

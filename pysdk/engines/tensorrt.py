@@ -16,15 +16,13 @@ from pysdk.cuda import open_device
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log
+from pysdk.tensorrt_library import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
 from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 if TYPE_CHECKING:
     from pysdk import _native
 
 DEVICE = "cuda"
-
-REBUILD = "build the plan again with `pysdk build ... --engine tensorrt`"
 
 
 def unusable(info: EngineInfo, number: int = 0) -> str | None:
@@ -34,25 +32,46 @@ def unusable(info: EngineInfo, number: int = 0) -> str | None:
     """
     name, version = info.requires.get("library", ""), info.requires.get("version", "")
     if name not in TITLES:
-        return f"it does not say which TensorRT it needs; {REBUILD}"
-    title = TITLES[name]
+        return f"it does not say which TensorRT it needs; {_rebuild(info)}"
+    try:
+        device = cuda_driver.device(number)
+    except EngineError as error:
+        return str(error)
+    title, capability = TITLES[name], device.compute_capability
+    capabilities = info.requires.get("compute_capability", "").split()
+    if capabilities and capability not in capabilities:
+        reason = (
+            f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
+        )
+        other = ""
+        if name == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
+            other = f"TensorRT-RTX does not build for that, so `{tensorrt_library.install_command('tensorrt')}`, then "
+        return f"{reason}{capability}; {other}{_rebuild(info)}"
     if name not in tensorrt_library.installed():
         command = tensorrt_library.install_command(name, version)
         return f"it needs {title} {version}, which is not installed; get it with `{command}`"
     here = tensorrt_library.installed_version(name)
     if here is not None and here != version:
-        return f"it was built with {title} {version}, this machine has {here}; {REBUILD}, or install {version}"
-    try:
-        device = cuda_driver.device(number)
-    except EngineError as error:
-        return str(error)
-    capabilities = info.requires.get("compute_capability", "").split()
-    if capabilities and device.compute_capability not in capabilities:
-        return (
-            f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
-            f"{device.compute_capability}; {REBUILD}"
-        )
+        return f"it was built with {title} {version}, this machine has {here}; {_rebuild(info)}, or install {version}"
     return None
+
+
+def _rebuild(info: EngineInfo) -> str:
+    """The command that builds a plan again as it is, for the machine it is given on."""
+    if info.precision == "unknown":
+        return (
+            "it was built elsewhere, and the plan cannot be built again: build from the ONNX file that it was made of, "
+            "with `pysdk build NETWORK.onnx -o PLAN --engine tensorrt`"
+        )
+    smallest, largest = info.batches or (1, info.batch_size)
+    command = f"pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size {info.batch_size}"
+    if (smallest, largest) != (1, info.batch_size):
+        command += f" --batch-profile {smallest},{info.batch_size},{largest}"
+    if info.precision != "float32":
+        command += f" --precision {info.precision}"
+    if info.data:
+        command += " --strip-weights"
+    return f"build the plan again with `{command}`"
 
 
 class TensorrtNetwork:
@@ -123,8 +142,8 @@ class TensorrtNetwork:
             shape = arrays[role].shape if tensor.shape else ()  # a time without axes
             if not context.set_input_shape(tensor.name, shape):
                 raise EngineError(
-                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); {REBUILD} "
-                    "and a --batch-profile with such batches"
+                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); build the "
+                    "plan again with `pysdk build PLAN -o PLAN --engine tensorrt` and a --batch-profile that has it"
                 )
         try:
             missing = context.infer_shapes()
