@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from pysdk.export import onnx_files
 from pysdk.export.build_engine import build
 from pysdk.export.importers import load_network
 from tiny_networks import toy_engine, write_toy_plan
@@ -51,6 +52,21 @@ def test_a_plan_is_built_again_in_its_place(
         Sampler(first, engine="onnxruntime", threads=1) as other,
     ):
         np.testing.assert_array_equal(sampler.sample(3), other.sample(3))
+
+
+def test_the_weights_of_a_large_network_are_read_from_the_plan_that_is_replaced(
+    conditional_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.plan"
+    monkeypatch.setattr(onnx_files, "MAX_BYTES", 1)  # every network is too large for one file
+    build(conditional_checkpoint, path, engine="onnxruntime", solver="ddim", steps=3, batch_size=2, check_seconds=0)
+    with Plan.open(path) as plan, Sampler(path, threads=1) as sampler:
+        images, members = sampler.sample(2), plan.manifest.members
+    assert set(members) == {"network.onnx", "network.data"}
+    again = build(path, path, engine="onnxruntime", batch_size=2, check_seconds=0)
+    assert again.members == members
+    with Sampler(path, threads=1) as sampler:
+        np.testing.assert_array_equal(sampler.sample(2), images)
 
 
 def test_a_plan_under_another_name_and_one_that_is_none(conditional_plan: Path, tmp_path: Path) -> None:
