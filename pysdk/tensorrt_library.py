@@ -186,7 +186,7 @@ class Library:
         log = log or Log()
         logger = self.logger(log)
         runtime = self.make("Runtime", log, logger)
-        found: TensorrtEngine | None = runtime.deserialize_cuda_engine(bytes(engine))
+        found: TensorrtEngine | None = runtime.deserialize_cuda_engine(engine)
         if found is None:
             raise EngineError(f"{self.title} cannot load the engine: {log.reason()}")
         return _Kept(found, runtime, logger)
@@ -221,7 +221,7 @@ class Library:
         raw = engine.engine if isinstance(engine, _Kept) else engine
         refitter = self.make("Refitter", log, raw, logger)
         parser = self.make("OnnxParserRefitter", log, refitter, logger)
-        if not parser.refit_from_bytes(bytes(network)) or not refitter.refit_cuda_engine():
+        if not parser.refit_from_bytes(network) or not refitter.refit_cuda_engine():
             raise EngineError(f"{self.title} cannot put the weights into the engine: {log.reason()}")
 
 

@@ -313,4 +313,4 @@ def test_the_installed_library() -> None:
     for name in vars(TensorrtContext):
         assert name.startswith("_") or hasattr(library.api.IExecutionContext, name)
     with pytest.raises(EngineError, match="cannot load the engine: "):
-        library.deserialize(b"not an engine" * 100)
+        library.deserialize(memoryview(b"not an engine" * 100))

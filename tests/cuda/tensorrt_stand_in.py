@@ -78,7 +78,7 @@ class StandIn:
         return True
 
     def Runtime(self, logger: Any) -> Any:  # noqa: N802
-        def deserialize(data: bytes) -> Engine | None:
+        def deserialize(data: memoryview) -> Engine | None:
             if self.fails("deserialize", logger):
                 return None
             return Engine(self, logger, data)
@@ -91,8 +91,8 @@ class StandIn:
         return SimpleNamespace(engine=engine, refit_cuda_engine=lambda: engine.session is not None)
 
     def OnnxParserRefitter(self, refitter: Any, logger: Any) -> Any:  # noqa: N802
-        def refit(onnx: bytes) -> bool:
-            refitter.engine.put(onnx)
+        def refit(onnx: memoryview) -> bool:
+            refitter.engine.put(bytes(onnx))
             return True
 
         return SimpleNamespace(refit_from_bytes=refit)
@@ -101,14 +101,14 @@ class StandIn:
 class Engine:
     """trt.ICudaEngine."""
 
-    def __init__(self, api: StandIn, logger: Any, data: bytes) -> None:
+    def __init__(self, api: StandIn, logger: Any, data: memoryview | bytes) -> None:
         self.api, self.logger = api, logger
         _, *profile = _HEAD.unpack(data[: _HEAD.size])
         self.profile = tuple(profile)
         self.session: onnxruntime.InferenceSession | None = None
         self.nodes: dict[str, Any] = {}
         if data[_HEAD.size :]:
-            self.put(data[_HEAD.size :])
+            self.put(bytes(data[_HEAD.size :]))
 
     def put(self, onnx: bytes) -> None:
         options = onnxruntime.SessionOptions()
