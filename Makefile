@@ -47,7 +47,7 @@ tensorrt-install: $(VENV)/test.stamp
 	  || echo "without the bindings of TensorRT $$version, which is not tested"; done
 
 tensorrt-test: tensorrt-install
-	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_*.py tests/test_tensorrt_engine.py
+	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_*.py tests/test_tensorrt_*.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)

@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Any
 
 from pysdk.errors import EngineError, MissingDependencyError
+from pysdk.kernel_cache import KernelCache
 from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
@@ -104,6 +105,11 @@ class Library:
         """Whether tactics are timed while building; TensorRT-RTX chooses them when the engine is loaded."""
         return self.name == "tensorrt"
 
+    @property
+    def compiles_when_loaded(self) -> bool:
+        """Whether contexts compile kernels, which can be kept."""
+        return self.name == "tensorrt_rtx"
+
     def logger(self, log: Log) -> Any:
         """A trt.ILogger that writes to `log`."""
         base = self.api.ILogger
@@ -191,11 +197,11 @@ class Library:
             raise EngineError(f"{self.title} cannot load the engine: {log.reason()}")
         return _Kept(found, runtime, logger)
 
-    def context(self, engine: TensorrtEngine, log: Log) -> TensorrtContext:
+    def context(self, engine: TensorrtEngine, log: Log, kernels: KernelCache | None = None) -> TensorrtContext:
         """A new execution context on the current device, that of the engine, without memory for its activations.
 
         That of TensorRT-RTX has its kernels finished at once: by default it starts with others and replaces them while
-        it runs, which a captured graph would not see.
+        it runs, which a captured graph would not see. It shares those it compiles through `kernels`.
 
         Raises:
             EngineError: the library makes none; the message has its reason.
@@ -207,18 +213,22 @@ class Library:
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self.api.DynamicShapesKernelSpecializationStrategy.EAGER
             )
+            if kernels is not None:
+                kernels.attach(config)
+                log.reason()  # what it says of kernels from elsewhere is no reason for a failure
             made = engine.create_execution_context(config)
         else:
+            config = None
             made = engine.create_execution_context(strategy)
         if made is None:
             raise EngineError(f"{self.title} cannot make an execution context: {log.reason()}")
-        return made
+        return _Kept(made, config)
 
     def refit(self, engine: TensorrtEngine, network: memoryview | bytes) -> None:
         """Put the weights of an ONNX file into an engine that was built without. EngineError if they do not fit."""
         log = Log()
         logger = self.logger(log)
-        raw = engine.engine if isinstance(engine, _Kept) else engine
+        raw = engine.made if isinstance(engine, _Kept) else engine
         refitter = self.make("Refitter", log, raw, logger)
         parser = self.make("OnnxParserRefitter", log, refitter, logger)
         if not parser.refit_from_bytes(network) or not refitter.refit_cuda_engine():
@@ -226,14 +236,14 @@ class Library:
 
 
 class _Kept:
-    """An engine that keeps its runtime and logger alive, as the library demands."""
+    """An object of the library that keeps alive what it was made with, e.g. an engine its runtime and logger."""
 
-    def __init__(self, engine: Any, *owners: Any) -> None:
-        self.engine = engine
+    def __init__(self, made: Any, *owners: Any) -> None:
+        self.made = made
         self.owners = owners
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.engine, name)
+        return getattr(self.made, name)
 
 
 def installed() -> list[str]:

@@ -15,7 +15,6 @@ from pysdk.engines import tensorrt
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.tensorrt_library import IoTensor, Library, Log
-from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 REQUIRES = {"library": "tensorrt", "version": "11.4.1.10", "compute_capability": "9.0"}
 
@@ -120,14 +119,6 @@ def test_the_next_engine_of_the_plan_is_taken(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"no engine 'tensorrt' .* \(tensorrt: it"):
         Sampler(path, engine="tensorrt")
     assert "tensorrt" in engines.kinds()
-
-
-def test_a_folder_with_its_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tensorrt").mkdir()
-    monkeypatch.setattr(tensorrt_library, "MODULES", {"tensorrt": ("tensorrt",)})
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(tensorrt_library.importlib.sys.modules, "tensorrt", raising=False)
-    assert tensorrt_library.installed() == []
 
 
 # How a run is prepared. Without a device there is no context; this one writes down what it is told.
@@ -281,36 +272,3 @@ def test_what_an_engine_may_call_its_tensors() -> None:
     assert [(role, tensor.name) for role, tensor in found.items()] == list(names.items())
     with pytest.raises(EngineError, match="the manifest does not belong to it"):
         tensorrt.check_io(io, model, {**names, "label": "noise"})
-
-
-def test_what_the_library_says_is_kept() -> None:
-    said: list[tuple[str, str]] = []
-    log = Log(lambda severity, message: said.append((severity, message)))
-    for severity, message in ((3, "fine"), (1, "not\nfine"), (1, "not fine"), (0, "worse")):
-        log.record(severity, message)
-    assert said == [("info", "fine"), ("error", "not fine"), ("error", "not fine"), ("internal error", "worse")]
-    assert log.reason() == "not fine; worse"
-    assert log.reason() == "it gave no reason"
-
-
-# The real library, if it is there.
-
-
-@pytest.mark.skipif("tensorrt_rtx" not in tensorrt_library.installed(), reason="TensorRT-RTX is not installed")
-def test_the_installed_library() -> None:
-    library = tensorrt_library.find("tensorrt_rtx")
-    assert library.version == tensorrt_library.installed_version("tensorrt_rtx") == library.api.__version__
-    assert library.builds_without_device
-    assert tuple(library.compute_capabilities()) == tensorrt_library.RTX_CAPABILITIES
-    # what a context of TensorRT-RTX is made with, which needs a device to be called
-    assert len(library.capture_flags()) == 1
-    assert hasattr(library.api.ExecutionContextAllocationStrategy, "USER_MANAGED")
-    assert hasattr(library.api.IRuntimeConfig, "set_execution_context_allocation_strategy")
-    assert hasattr(library.api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
-    assert hasattr(library.api.DynamicShapesKernelSpecializationStrategy, "EAGER")
-    for name in vars(TensorrtEngine):
-        assert name.startswith("_") or hasattr(library.api.ICudaEngine, name)
-    for name in vars(TensorrtContext):
-        assert name.startswith("_") or hasattr(library.api.IExecutionContext, name)
-    with pytest.raises(EngineError, match="cannot load the engine: "):
-        library.deserialize(memoryview(b"not an engine" * 100))

@@ -76,11 +76,12 @@ class CudaExecutor(Executor):
 
     @property
     def chain_description(self) -> str:
-        """The device, the path of the last chain and why not a better one, and the memory of idle chains."""
+        """The device, the path of the last chain and why not a better one, memory, and the network's own status."""
         path, why = self._last or ("", "")
         holders = "idle chains and contexts" if hasattr(self.engine, "memory") else "idle chains"
         used = f"{self.memory / 2**20:.1f} MiB in {holders}"
-        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used) if part)
+        status = getattr(self.engine, "status", "")
+        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used, status) if part)
 
     @property
     def memory(self) -> int:

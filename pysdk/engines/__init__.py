@@ -98,7 +98,8 @@ class DeviceBuffers(Protocol):
 class DeviceEngine(Protocol):
     """A network that runs on a device; safe to bind from several threads.
 
-    It may have `memory`, the bytes of device memory that what it bound holds, which `Sampler.info` then counts.
+    It may have `memory`, the bytes of device memory that what it bound holds, and `status`, a clause for people, which
+    are then in `Sampler.info`.
     """
 
     @property

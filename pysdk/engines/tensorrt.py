@@ -15,6 +15,7 @@ from pysdk import cuda_driver, tensorrt_library
 from pysdk.cuda import open_device
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
+from pysdk.kernel_cache import KernelCache, kernel_cache
 from pysdk.manifest import EngineInfo, ModelInfo
 from pysdk.tensorrt_library import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
 from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
@@ -83,6 +84,7 @@ class TensorrtNetwork:
         tensors: its inputs and output by what a plan calls them: x, t, label, output.
         log: what the library says of it.
         allocate: so many bytes on its device.
+        kernels: those that its contexts compile, if they are kept.
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class TensorrtNetwork:
         tensors: Mapping[str, IoTensor],
         log: Log,
         allocate: Callable[[int], _native.DeviceArray],
+        kernels: KernelCache | None = None,
     ) -> None:
         self.library = library
         self.engine = engine
         self.tensors = tensors
         self.log = log
         self.allocate = allocate
+        self.kernels = kernels
         self._scratch: list[ref[_native.DeviceArray]] = []
         self.description = f"{library.title}, GPU"
         self._lock = threading.Lock()  # its objects are not for several threads, but for contexts that run
@@ -106,6 +110,11 @@ class TensorrtNetwork:
     def memory(self) -> int:
         """Bytes of device memory that its contexts work in, without the weights."""
         return sum(len(scratch) for found in self._scratch if (scratch := found()) is not None)
+
+    @property
+    def status(self) -> str:
+        """What became of the kernels that its contexts compiled, a clause."""
+        return "" if self.kernels is None else self.kernels.status
 
     def bind(self, buffers: DeviceBuffers) -> Callable[[int], None]:
         """One run of the network on these buffers, enqueued in the CUDA stream whose handle the result is given.
@@ -131,11 +140,27 @@ class TensorrtNetwork:
             if not context.execute_async_v3(stream):  # it would leave the output as it was
                 raise EngineError(f"TensorRT refused to enqueue the network: {self.log.reason()}")
 
-        return enqueue
+        return enqueue if self.kernels is None else self._saving(enqueue, self.kernels)
+
+    def _saving(self, enqueue: Callable[[int], None], kernels: KernelCache) -> Callable[[int], None]:
+        """Keeps the kernels of a context after its first run, which is the one that no graph captures."""
+        ran = False
+
+        def first(stream: int) -> None:
+            nonlocal ran
+            if ran:
+                enqueue(stream)
+                return
+            with self._lock:  # no other context compiles while they are written
+                enqueue(stream)
+                kernels.save()
+            ran = True
+
+        return first
 
     def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> tuple[TensorrtContext, _native.DeviceArray]:
         """A context with the shapes and addresses of these arrays, and the memory it works in."""
-        context = self.library.context(self.engine, self.log)
+        context = self.library.context(self.engine, self.log, self.kernels)
         for role, tensor in self.tensors.items():
             if not tensor.is_input:
                 continue
@@ -177,7 +202,11 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *n
         library.refit(loaded, network[0])
     device = open_device(number)
     tensors = check_io(library.io_tensors(loaded), model, info.names)
-    return TensorrtNetwork(library, loaded, tensors, log, lambda size: device.empty((size,), "uint8"))
+    kernels = None
+    if library.compiles_when_loaded:
+        gpu = cuda_driver.device(number)
+        kernels = kernel_cache(engine, library.name, library.version, gpu.name, gpu.compute_capability)
+    return TensorrtNetwork(library, loaded, tensors, log, lambda size: device.empty((size,), "uint8"), kernels)
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:

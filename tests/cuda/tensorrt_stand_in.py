@@ -3,12 +3,15 @@
 Its engines hold an ONNX file, which ONNX Runtime runs on the addresses a context was given. It keeps these rules of
 TensorRT: an engine is loaded, gets contexts and is enqueued on the current device; batches lie in the profile; a run
 needs all shapes, addresses and the memory it works in; the first one allocates, so it cannot be captured; what is
-refused returns None or False, or is a TypeError of a constructor, and is said to the logger. It shows nothing of what
-TensorRT itself accepts, computes or takes.
+refused returns None or False, or is a TypeError of a constructor, and is said to the logger. As TensorRT-RTX it makes
+contexts by a configuration, and compiles kernels for their shapes in the first run, which a runtime cache can spare it;
+a cache takes only what was compiled in the same environment. It shows nothing of what TensorRT itself accepts, computes
+or takes.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -16,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from msgspec.structs import replace
 
 from pysdk import _native
 from pysdk.manifest import EngineInfo
 from pysdk.tensorrt_library import Library
 
 VERSION = "11.4.1.10"
+RTX_VERSION = "1.7.1.116"
 
 INFO = EngineInfo(
     kind="tensorrt",
@@ -33,6 +38,9 @@ INFO = EngineInfo(
 )
 """What a plan says of an engine for batches of 2 to 8."""
 
+RTX_INFO = replace(INFO, requires={"library": "tensorrt_rtx", "version": RTX_VERSION, "compute_capability": "8.6 8.9"})
+"""The same of TensorRT-RTX."""
+
 _DTYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64", "tensor(int32)": "INT32"}
 _HEAD = struct.Struct("<4s3H")
 
@@ -43,28 +51,35 @@ def serialized(onnx: bytes, profile: tuple[int, int, int]) -> bytes:
 
 
 class StandIn:
-    """The module `tensorrt`.
+    """The module `tensorrt`, or `tensorrt_rtx`.
 
     Attributes:
         device: where its engines run.
+        info: what a plan says of its engines.
+        environment: what compiled kernels are for.
+        compiled: the shapes that kernels were compiled for.
         contexts: all that were made.
         refuse: names of functions, each of which fails the next time it is called.
     """
 
-    def __init__(self, device: _native.SimulatedDevice) -> None:
+    def __init__(self, device: _native.SimulatedDevice, info: EngineInfo = INFO) -> None:
         self.device = device
+        self.info = info
+        self.environment = "driver 580"
+        self.compiled: list[str] = []
         self.contexts: list[Context] = []
         self.refuse: list[str] = []
         self.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
         self.TensorFormat = SimpleNamespace(LINEAR=SimpleNamespace(name="LINEAR"))
         self.TensorLocation = SimpleNamespace(DEVICE=SimpleNamespace(name="DEVICE"))
         self.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+        self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
     class ILogger:
         pass
 
     def library(self) -> Library:
-        return Library("tensorrt", VERSION, self)
+        return Library(self.info.requires["library"], self.info.requires["version"], self)
 
     def fails(self, name: str, logger: Any) -> bool:
         """Whether a call is to fail, for want of a device or by request; it is logged."""
@@ -143,19 +158,72 @@ class Engine:
         assert index == 0
         return [tuple(b if s == -1 else s for s in self.get_tensor_shape(name)) for b in self.profile]
 
-    def create_execution_context(self, strategy: str) -> Context | None:
+    def create_runtime_config(self) -> RuntimeConfig:
+        assert self.api.info is RTX_INFO
+        return RuntimeConfig(self.api)
+
+    def create_execution_context(self, strategy_or_config: str | RuntimeConfig) -> Context | None:
+        strategy, cache = strategy_or_config, None
+        if self.api.info is RTX_INFO:
+            assert isinstance(strategy_or_config, RuntimeConfig)
+            assert strategy_or_config.dynamic_shapes_kernel_specialization_strategy == "eager"
+            strategy, cache = strategy_or_config.strategy, strategy_or_config.cache
         assert strategy == "user managed"
         if self.api.fails("context", self.logger):
             return None
-        self.api.contexts.append(Context(self))
+        self.api.contexts.append(Context(self, cache))
         return self.api.contexts[-1]
+
+
+class RuntimeCache:
+    """trt.IRuntimeCache: the shapes that kernels were compiled for."""
+
+    def __init__(self, api: StandIn) -> None:
+        self.api = api
+        self.shapes: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        assert self.api.device.is_current
+        try:
+            environment, shapes = json.loads(blob)
+        except ValueError:
+            return False
+        if environment != self.api.environment:
+            return False
+        self.shapes = set(shapes)
+        return True
+
+    def serialize(self) -> bytes:
+        self.api.device.empty((1,), "uint8")  # which no capture bears
+        return json.dumps([self.api.environment, sorted(self.shapes)]).encode()
+
+
+class RuntimeConfig:
+    """trt.IRuntimeConfig."""
+
+    def __init__(self, api: StandIn) -> None:
+        self.api = api
+        self.strategy = "static"
+        self.dynamic_shapes_kernel_specialization_strategy = "lazy"
+        self.cache: RuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache(self.api)
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 class Context:
     """trt.IExecutionContext."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cache: RuntimeCache | None = None) -> None:
         self.engine = engine
+        self.cache = cache
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.runs: list[str] = []
@@ -195,12 +263,21 @@ class Context:
         try:
             if self.scratch is None:
                 self.scratch = api.device.empty((16,), "float32")
+                self.compile()
         except _native.CaptureError as error:
             logger.log(1, str(error))
             return False
         api.device.call(stream, "tensorrt", self.work)
         self.runs.append("captured" if api.device.log[-1].startswith("> ") else "run")
         return True
+
+    def compile(self) -> None:
+        shapes = str(sorted(self.shapes.items()))
+        if self.engine.api.info is not RTX_INFO or (self.cache is not None and shapes in self.cache.shapes):
+            return
+        self.engine.api.compiled.append(shapes)
+        if self.cache is not None:
+            self.cache.shapes.add(shapes)
 
     def run(self) -> None:
         session = self.engine.session

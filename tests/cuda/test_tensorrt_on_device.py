@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorrt_stand_in
 from click.testing import CliRunner
 from host_engine import HostEngine
 from msgspec.structs import replace
@@ -23,7 +22,10 @@ from pysdk import Plan, Sampler, _native
 from pysdk.engines import tensorrt
 from pysdk.errors import EngineError, OptionError
 
+either = pytest.mark.parametrize("trt", ["tensorrt", "tensorrt_rtx"], indirect=True)
 
+
+@either
 @pytest.mark.parametrize("launch", ["while", "step", "plain"])
 @pytest.mark.parametrize(
     "arguments",
@@ -33,7 +35,7 @@ from pysdk.errors import EngineError, OptionError
 def test_images_are_those_of_the_network_given_by_hand(
     trt: StandIn, make: Callable[..., Path], launch: Any, arguments: dict[str, Any]
 ) -> None:
-    path, arguments = make(), {"steps": 4, "output": "float32", **arguments}
+    path, arguments = make(trt.info), {"steps": 4, "output": "float32", **arguments}
     by_hand = HostEngine(path, trt.device, "onnxruntime")
     with (
         Sampler(path, device="cuda", launch=launch) as sampler,
@@ -46,15 +48,16 @@ def test_images_are_those_of_the_network_given_by_hand(
         running = sampler.info["running"]
     assert (running["engine"], running["description"], running["skipped"]) == (
         "tensorrt",
-        f"TensorRT {tensorrt_stand_in.VERSION}, GPU",
+        f"{trt.library().title}, GPU",
         {},
     )
     way = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}[launch]
     assert running["chain"].startswith(f"simulated device, {way}, ")
 
 
+@either
 def test_a_chain_has_one_context_and_warms_it_up_before_it_is_captured(trt: StandIn, make: Callable[..., Path]) -> None:
-    with Sampler(make(), device="cuda") as sampler:
+    with Sampler(make(trt.info), device="cuda") as sampler:
         for seed in range(3):
             sampler.sample(6, steps=4, seed=seed)
         [context] = trt.contexts
@@ -63,9 +66,10 @@ def test_a_chain_has_one_context_and_warms_it_up_before_it_is_captured(trt: Stan
         assert [context.shapes["x"] for context in trt.contexts] == [(4, 1, 8, 8), (4, 1, 8, 8)]
 
 
+@either
 def test_unguided_rows_have_a_context_of_half_the_batch(trt: StandIn, make: Callable[..., Path]) -> None:
     """Only where the engine is known to give an image the same bits in any batch."""
-    path = make(replace(INFO, batch_invariant=True, batches=(1, 8)))
+    path = make(replace(trt.info, batch_invariant=True, batches=(1, 8)))
     arguments = {"steps": 6, "guidance_scale": 3.0, "guidance_interval": (200, 700), "output": "float32"}
     with Sampler(path, device="cuda") as sampler, Sampler(path, engine="onnxruntime", threads=1) as cpu:
         np.testing.assert_array_equal(sampler.sample(3, **arguments), cpu.sample(3, **arguments))
@@ -144,17 +148,19 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
     assert described["engines"][0]["batches"] == [2, 8]
 
 
+@either
 def test_an_engine_without_weights_gets_them(trt: StandIn, make: Callable[..., Path]) -> None:
     with (
-        Sampler(make(), device="cuda") as whole,
-        Sampler(make(replace(INFO, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
+        Sampler(make(trt.info), device="cuda") as whole,
+        Sampler(make(replace(trt.info, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
     ):
         np.testing.assert_array_equal(stripped.sample(3, steps=2), whole.sample(3, steps=2))
 
 
+@either
 def test_contexts_work_in_memory_of_the_device(trt: StandIn, make: Callable[..., Path]) -> None:
     """Counted, as much as the batch needs, and given back with the chain."""
-    with Sampler(make(), device="cuda") as sampler:
+    with Sampler(make(trt.info), device="cuda") as sampler:
         sampler.sample(6, steps=2)
         executor = sampler._executor
         assert executor.engine.memory == 4 * 4096
@@ -166,9 +172,10 @@ def test_contexts_work_in_memory_of_the_device(trt: StandIn, make: Callable[...,
         assert sampler.info["running"]["chain"].endswith(", 0.0 MiB in idle chains and contexts")
 
 
+@either
 def test_contexts_live_as_long_as_their_chains(trt: StandIn, make: Callable[..., Path]) -> None:
     """What is bound keeps its context: nothing else does."""
-    with Sampler(make(), device="cuda") as sampler:
+    with Sampler(make(trt.info), device="cuda") as sampler:
         expected = sampler.sample(2, steps=3)
         trt.contexts.clear()
         gc.collect()
