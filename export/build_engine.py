@@ -99,7 +99,7 @@ def build(
     """
     wanted = check_engines(engine, tensorrt)
     if "tensorrt" in wanted:
-        tensorrt_library.find()  # before minutes of work
+        tensorrt_library.find(tensorrt.library if tensorrt else None)  # before minutes of work
     network, manifest = prepare(
         source,
         solver=solver,

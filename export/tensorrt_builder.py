@@ -82,7 +82,7 @@ def build(
         check_seconds: at most about so long is a lower precision compared with float32.
         track: wraps the timesteps while they are compared.
         echo: gets what the builder logs, as (severity, message).
-        library: the TensorRT to use, by default the first that is installed.
+        library: the TensorRT to use, loaded; by default the one of the options.
 
     Raises:
         MissingDependencyError: there is no TensorRT.
@@ -92,7 +92,7 @@ def build(
     """
     model = network.model
     profile = options.profile(batch_size)
-    library = library or tensorrt_library.find()
+    library = library or tensorrt_library.find(options.library)
     capabilities = targets(library, options)
     if options.timing_cache is not None and not library.has_timing_cache:
         raise OptionError(

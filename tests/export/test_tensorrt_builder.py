@@ -158,6 +158,7 @@ def test_engines_that_are_asked_for() -> None:
     ("options", "message"),
     [
         ({"precision": "int8"}, "precision is 'int8', expected float32, float16, bfloat16"),
+        ({"library": "trt"}, "library is 'trt', expected tensorrt or tensorrt_rtx"),
         ({"batch_profile": (4, 2, 8)}, "batch_profile is 4,2,8, expected the smallest, usual and largest"),
         ({"batch_profile": (0, 2, 8)}, "batch_profile is 0,2,8"),
         ({"compute_capabilities": ("sm_89",)}, r"compute_capabilities has 'sm_89', expected e\.g\. '8\.9'"),
@@ -181,6 +182,15 @@ def test_options_of_the_command(conditional_checkpoint: Path, arguments: list[st
     result = CliRunner().invoke(build_engine.command, [str(conditional_checkpoint), "--steps", "3", *arguments])
     assert isinstance(result.exception, OptionError)
     assert message in str(result.exception)
+
+
+def test_the_library_can_be_named(conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
+    for name in tensorrt_library.TITLES:
+        arguments = [str(conditional_checkpoint), "--engine", "tensorrt", "--tensorrt-library", name]
+        error = CliRunner().invoke(build_engine.command, arguments).exception
+        assert isinstance(error, MissingDependencyError)
+        assert str(error).startswith(f"{name} is not installed; get it with `pip install tensorrt")
 
 
 def test_the_command_shows_what_it_would_build(conditional_checkpoint: Path) -> None:

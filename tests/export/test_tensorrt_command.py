@@ -28,9 +28,10 @@ SCRIPT = Path(__file__).parents[2] / "export" / "build_engine.py"
 def built(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A plan of the command, in bfloat16 for batches of 1 to 4, and what it showed."""
     path = tmp_path_factory.mktemp("command") / "a.plan"
-    options = "--engine tensorrt --precision bfloat16 --batch-size 2 --batch-profile 1,2,4 --compute-capability 8.9"
-    command = [sys.executable, SCRIPT, conditional_checkpoint, "-o", path, *options.split(), "--steps", "5"]
-    done = subprocess.run([*command, "--check-seconds", "0", "-v"], capture_output=True, text=True, check=False)
+    which = "--engine tensorrt --tensorrt-library tensorrt_rtx --compute-capability 8.9"
+    how = "--precision bfloat16 --batch-size 2 --batch-profile 1,2,4 --steps 5 --check-seconds 0 -v"
+    command = [sys.executable, SCRIPT, conditional_checkpoint, "-o", path, *which.split(), *how.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return path, done.stderr
 
