@@ -55,6 +55,11 @@ def check_size(network: Network, wanted: Sequence[str]) -> None:
         )
 
 
+def batch_of(network: Network, wanted: int | None) -> int:
+    """Images of one network call: `wanted`, or as many as in the plan that the network was taken from, or 16."""
+    return wanted or next((info.batch_size for info in network.previous), BATCH_SIZE)
+
+
 def build(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -78,7 +83,8 @@ def build(
         source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
-        batch_size: images of one network call; by default 16, or what a finished engine is fastest at.
+        batch_size: images of one network call; by default 16, that of a plan's first engine if the source is one, or
+            what a finished engine is fastest at.
         engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first;
             "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
             costs no bytes, for machines that cannot run it.
@@ -112,7 +118,7 @@ def build(
         info = as_it_is(network.engine.info, engine, tensorrt, batch_size)
         with step("write the plan", verbose):
             return write_plan(out, msgspec.structs.replace(manifest, engines=(info,)), network.engine.files)
-    batch_size = BATCH_SIZE if batch_size is None else batch_size
+    batch_size = batch_of(network, batch_size)
     check_size(network, wanted)
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
@@ -237,7 +243,7 @@ def command(
         ready = None if network.engine is None else as_it_is(network.engine.info, engine, tensorrt, batch_size)
         if ready is None:
             check_size(network, wanted)
-        click.echo(summary(manifest, network.size, batch_size or BATCH_SIZE, wanted, tensorrt, ready))
+        click.echo(summary(manifest, network.size, batch_of(network, batch_size), wanted, tensorrt, ready))
         return
     build(
         source,

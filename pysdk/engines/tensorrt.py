@@ -146,7 +146,7 @@ class TensorrtNetwork:
         """Keeps the kernels of a context after its first run, which is the one that no graph captures."""
         ran = False
 
-        def first(stream: int) -> None:
+        def run(stream: int) -> None:
             nonlocal ran
             if ran:
                 enqueue(stream)
@@ -156,7 +156,7 @@ class TensorrtNetwork:
                 kernels.save()
             ran = True
 
-        return first
+        return run
 
     def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> tuple[TensorrtContext, _native.DeviceArray]:
         """A context with the shapes and addresses of these arrays, and the memory it works in."""

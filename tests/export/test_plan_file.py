@@ -63,8 +63,9 @@ def test_the_weights_of_a_large_network_are_read_from_the_plan_that_is_replaced(
     with Plan.open(path) as plan, Sampler(path, threads=1) as sampler:
         images, members = sampler.sample(2), plan.manifest.members
     assert set(members) == {"network.onnx", "network.data"}
-    again = build(path, path, engine="onnxruntime", batch_size=2, check_seconds=0)
+    again = build(path, path, engine="onnxruntime", check_seconds=0)
     assert again.members == members
+    assert again.engines[0].batch_size == 2
     with Sampler(path, threads=1) as sampler:
         np.testing.assert_array_equal(sampler.sample(2), images)
 
