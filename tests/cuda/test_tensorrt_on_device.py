@@ -115,11 +115,13 @@ def test_the_default_device_is_the_cpu(trt: StandIn, make: Callable[..., Path]) 
 
 
 def test_the_device_that_is_meant_is_asked(trt: StandIn, make: Callable[..., Path]) -> None:
-    with pytest.raises(
-        EngineError,
-        match=r"tensorrt: it was built for compute capability 9\.0, the NVIDIA L4 of this machine has 8\.9; build the",
-    ):
-        Sampler(make(), device="cuda:1")
+    path = make()
+    reason = (
+        r"tensorrt: it was built for compute capability 9\.0, the NVIDIA L4 of this machine has 8\.9; build the plan "
+    )
+    command = f"pysdk build {path} -o {path} --engine tensorrt --engine auto --batch-size 4 --batch-profile 2,4,8"
+    with pytest.raises(EngineError, match=f"{reason}again with `{command}`"):
+        Sampler(path, device="cuda:1")
 
 
 def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Path]) -> None:
