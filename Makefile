@@ -15,6 +15,8 @@ ifneq ($(wildcard $(NVCC)),)
 export CUDACXX ?= $(CURDIR)/$(NVCC)
 endif
 
+TENSORRT_BINDINGS := 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
+
 .PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
 
 sample: engine.plan
@@ -35,12 +37,17 @@ cuda-compiler: $(NVCC)
 $(NVCC): $(VENV)/build.stamp
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target build/cuda $(CUDA_PACKAGES)
 
-# TensorRT-RTX, 95 MB to download; without it `make test` skips what needs it
+# TensorRT-RTX, 95 MB to download, and the Python modules of TensorRT, 1 MB each, without their libraries; `make test`
+# skips what needs one that is missing
 tensorrt-install: $(VENV)/test.stamp
 	$(PIP) --no-build-isolation -e '.[test,tensorrt]'
+	for version in $(TENSORRT_BINDINGS); do \
+	  $(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: \
+	    -d build/tensorrt-bindings tensorrt-cu13-bindings==$$version \
+	  || echo "without the bindings of TensorRT $$version, which is not tested"; done
 
 tensorrt-test: tensorrt-install
-	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_builder.py tests/test_tensorrt_engine.py
+	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_*.py tests/test_tensorrt_*.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)

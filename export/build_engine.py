@@ -55,6 +55,11 @@ def check_size(network: Network, wanted: Sequence[str]) -> None:
         )
 
 
+def batch_of(network: Network, wanted: int | None) -> int:
+    """Images of one network call: `wanted`, or as many as in the plan that the network was taken from, or 16."""
+    return wanted or next((info.batch_size for info in network.previous), BATCH_SIZE)
+
+
 def build(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -71,13 +76,15 @@ def build(
 ) -> Manifest:
     """Build a plan from anything an importer reads, e.g. a checkpoint folder of `pysdk train`.
 
-    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is.
+    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is. One that is a plan gives
+    its network and all that it says of it, but no engine; it may be replaced.
 
     Args:
         source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
-        batch_size: images of one network call; by default 16, or what a finished engine is fastest at.
+        batch_size: images of one network call; by default 16, that of a plan's first engine if the source is one, or
+            what a finished engine is fastest at.
         engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first;
             "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
             costs no bytes, for machines that cannot run it.
@@ -98,7 +105,7 @@ def build(
     """
     wanted = check_engines(engine, tensorrt)
     if "tensorrt" in wanted:
-        tensorrt_library.find()  # before minutes of work
+        tensorrt_library.find(tensorrt.library if tensorrt else None)  # before minutes of work
     network, manifest = prepare(
         source,
         solver=solver,
@@ -111,7 +118,7 @@ def build(
         info = as_it_is(network.engine.info, engine, tensorrt, batch_size)
         with step("write the plan", verbose):
             return write_plan(out, msgspec.structs.replace(manifest, engines=(info,)), network.engine.files)
-    batch_size = BATCH_SIZE if batch_size is None else batch_size
+    batch_size = batch_of(network, batch_size)
     check_size(network, wanted)
     from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
@@ -143,6 +150,10 @@ def build(
         )
     for info in infos:
         click.echo(f"{info.kind}: {info.seconds_per_step or 0:.4g} s for {batch_size} images", err=True)
+    made = {(info.kind, info.precision) for info in (*(built.info for built in accelerated), *infos)}
+    lost = [f"{info.kind} {info.precision}" for info in network.previous if (info.kind, info.precision) not in made]
+    if lost:
+        click.echo(f"not built again: {', '.join(lost)}; add them with --engine and --precision", err=True)
     with step("write the plan", verbose):
         files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
         manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))
@@ -232,7 +243,7 @@ def command(
         ready = None if network.engine is None else as_it_is(network.engine.info, engine, tensorrt, batch_size)
         if ready is None:
             check_size(network, wanted)
-        click.echo(summary(manifest, network.size, batch_size or BATCH_SIZE, wanted, tensorrt, ready))
+        click.echo(summary(manifest, network.size, batch_of(network, batch_size), wanted, tensorrt, ready))
         return
     build(
         source,

@@ -62,7 +62,7 @@ def check(
 ) -> tuple[list[EngineInfo], Comparison | None, int]:
     """Engines compared with torch, checked for batch invariance and timed.
 
-    A network that came as an ONNX file has nothing to be compared with.
+    A network that came as an ONNX file or a plan has nothing to be compared with.
 
     Returns:
         What the plan says of each, the fastest first; the largest error among them; the number of timesteps compared.
@@ -72,7 +72,7 @@ def check(
     """
     threads, model = default_threads(), network.model
     engines = [candidate.load(threads) for candidate in found]
-    compared, against = [], "from an ONNX file, not compared"
+    compared, against = [], "from a plan, not compared again" if network.previous else "from an ONNX file, not compared"
     if network.module is not None:
         total = len(network.schedule.betas or ())
         timesteps = affordable(total, seconds_each(network), check_seconds / (1 + len(found)))

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pysdk.errors import OptionError
 from pysdk.manifest import EngineInfo
+from pysdk.tensorrt_library import TITLES
 
 ENGINES = ("auto", "native", "onnxruntime", "tensorrt")
 """What `build` can be asked for; "auto" is all for the CPU that can run the network."""
@@ -36,6 +37,7 @@ class TensorrtOptions:
             for all it can.
         strip_weights: leave the weights out of the engine, to be filled in from network.onnx when it is loaded.
         timing_cache: file that keeps measured tactics between builds; None for none.
+        library: "tensorrt" or "tensorrt_rtx"; None for the first of them that is installed.
 
     Raises:
         OptionError: a value is none of these.
@@ -46,10 +48,13 @@ class TensorrtOptions:
     compute_capabilities: tuple[str, ...] = ()
     strip_weights: bool = False
     timing_cache: Path | None = None
+    library: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision is {self.precision!r}, expected {', '.join(PRECISIONS)}")
+        if self.library not in (None, *TITLES):
+            raise OptionError(f"library is {self.library!r}, expected {' or '.join(TITLES)}")
         if self.batch_profile is not None:
             smallest, usual, largest = self.batch_profile
             if not 1 <= smallest <= usual <= largest <= 65_536:
@@ -115,11 +120,13 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "compute_capabilities": settings.pop("compute_capability"),
             "strip_weights": settings.pop("strip_weights"),
             "timing_cache": settings.pop("timing_cache"),
+            "library": settings.pop("tensorrt_library"),
         }
         chosen = {name: value for name, value in given.items() if value}
         return command(*args, tensorrt=TensorrtOptions(**chosen) if chosen else None, **settings)
 
     for option in (
+        click.option("--tensorrt-library", type=click.Choice(list(TITLES)), help="TensorRT: which, if both are there."),
         click.option(
             "--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="TensorRT: tactics' file."
         ),

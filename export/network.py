@@ -38,6 +38,7 @@ class Network:
         defaults: what `Sampler.sample()` does when it is not told.
         onnx: the network as `export_onnx` would write it, in place of `module`.
         engine: the only engine of the plan, in place of both.
+        previous: the engines of the plan that the network was taken from.
     """
 
     module: nn.Module | None
@@ -46,6 +47,7 @@ class Network:
     defaults: DefaultsInfo
     onnx: OnnxFiles | None = None
     engine: Finished | None = None
+    previous: tuple[EngineInfo, ...] = ()
 
     @property
     def size(self) -> int | None:

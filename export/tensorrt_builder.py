@@ -49,7 +49,7 @@ class Built:
 
     def summary(self) -> str:
         """For people, some lines."""
-        whose = "engine" if self.inspected else "network (an engine is inspected on its device only)"
+        whose = "engine" if self.inspected else "network (the engine could not be inspected here)"
         counts = ", ".join(f"{count} {kind}" for kind, count in Counter(self.layers).most_common(8))
         needs = ", ".join(f"{key} {value}" for key, value in self.info.requires.items())
         return "\n".join(
@@ -82,7 +82,7 @@ def build(
         check_seconds: at most about so long is a lower precision compared with float32.
         track: wraps the timesteps while they are compared.
         echo: gets what the builder logs, as (severity, message).
-        library: the TensorRT to use, by default the first that is installed.
+        library: the TensorRT to use, loaded; by default the one of the options.
 
     Raises:
         MissingDependencyError: there is no TensorRT.
@@ -92,7 +92,7 @@ def build(
     """
     model = network.model
     profile = options.profile(batch_size)
-    library = library or tensorrt_library.find()
+    library = library or tensorrt_library.find(options.library)
     capabilities = targets(library, options)
     if options.timing_cache is not None and not library.has_timing_cache:
         raise OptionError(
@@ -173,14 +173,13 @@ def compile_network(
     """The serialized engine, its inputs and outputs, and the layers of the network it was made of.
 
     Raises:
+        EngineError: the library cannot start.
         ExportError: parser or builder refuse.
     """
-    trt, logger = library.api, library.logger(log)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise ExportError(f"{library.title} cannot start: {log.reason()}")
+    logger = library.logger(log)
+    builder = library.make("Builder", log, logger)
     network = builder.create_network(library.network_flags())
-    parser = trt.OnnxParser(network, logger)
+    parser = library.make("OnnxParser", log, network, logger)
     if not parser.parse(onnx):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise ExportError(
@@ -208,7 +207,7 @@ def compile_network(
                 tensor.name, *([size if axis == -1 else axis for axis in tensor.shape] for size in profile)
             )
     config.add_optimization_profile(shapes)
-    cache = read_timing_cache(config, options.timing_cache)
+    cache = read_timing_cache(config, options.timing_cache, log)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{library.title} cannot build the engine: {log.reason()}")
@@ -225,7 +224,7 @@ def configure(library: Library, builder: Any, capabilities: tuple[str, ...], opt
     config.max_aux_streams = 0
     config.profiling_verbosity = library.api.ProfilingVerbosity.DETAILED
     config.clear_flag(library.api.BuilderFlag.TF32)
-    for flag in library.strip_flags() if options.strip_weights else []:
+    for flag in [*library.capture_flags(), *(library.strip_flags() if options.strip_weights else [])]:
         config.set_flag(flag)
     known = library.compute_capabilities()
     if known:
@@ -235,24 +234,30 @@ def configure(library: Library, builder: Any, capabilities: tuple[str, ...], opt
     return config
 
 
-def read_timing_cache(config: Any, path: Path | None) -> Any:
-    """The measured tactics of earlier builds, put into the configuration; None if they are not kept."""
+def read_timing_cache(config: Any, path: Path | None, log: Log) -> Any:
+    """The measured tactics of earlier builds, put into the configuration; None if they are not kept.
+
+    Raises:
+        ExportError: the file cannot be read, or is of another GPU or version: it would be overwritten.
+    """
     if path is None:
         return None
     try:
         data = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise ExportError(f"cannot read the timing cache {str(path)!r}: {error.strerror}") from error
-    cache = config.create_timing_cache(data)
-    # of another GPU or version it is refused; the build then measures anew
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+    log.reason()  # what was said before is not about the cache
+    cache = config.create_timing_cache(data)  # an empty one for bytes it cannot read, which it says
+    if log.errors or cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise ExportError(
+            f"the timing cache {str(path)!r} cannot be used here ({log.reason()}): it may be of another GPU or "
+            "version; name another file, or delete it"
+        )
     return cache
 
 
 def inspect(library: Library, engine: bytes) -> dict[str, int] | None:
-    """How many layers of each kind the engine has, by its own inspector; None without a device."""
+    """How many layers of each kind the engine has, by its own inspector; None without a device, or if it says none."""
     try:
         cuda_driver.device()
         loaded = library.deserialize(engine)
@@ -260,7 +265,9 @@ def inspect(library: Library, engine: bytes) -> dict[str, int] | None:
         return None
     inspector = loaded.create_engine_inspector()
     text = inspector.get_engine_information(library.api.LayerInformationFormat.JSON)
-    found = json.loads(text).get("Layers", [])
-    return dict(
-        Counter(str(layer.get("LayerType", "layer")) if isinstance(layer, dict) else "layer" for layer in found)
-    )
+    try:
+        found = json.loads(text or "{}").get("Layers", [])
+    except ValueError:  # names of layers are not always escaped; the engine is good all the same
+        return None
+    kinds = (str(layer.get("LayerType", "layer")) if isinstance(layer, dict) else "layer" for layer in found)
+    return dict(Counter(kinds)) or None

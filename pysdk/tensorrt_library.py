@@ -9,60 +9,29 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 
 from pysdk.errors import EngineError, MissingDependencyError
+from pysdk.kernel_cache import KernelCache
+from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 MODULES = {"tensorrt": ("tensorrt", "tensorrt_bindings"), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 """Libraries by the name plans use, in the order they are looked for, with the modules that are the API of each. The
 -bindings packages can be installed alone."""
 
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""The compute capabilities that TensorRT-RTX builds for, as of 1.7: not those of data centres from 9.0 on."""
+
 _INSTALL = {
     "tensorrt": ("tensorrt",),
     "tensorrt_rtx": ("tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings"),
 }
 _DISTRIBUTIONS = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings")
 _SEVERITIES = ("internal error", "error", "warning", "info", "verbose")
-
-
-class TensorrtContext(Protocol):
-    """What is used of trt.IExecutionContext."""
-
-    def set_input_shape(self, name: str, shape: Sequence[int]) -> bool: ...
-
-    def set_tensor_address(self, name: str, memory: int) -> bool: ...
-
-    def infer_shapes(self) -> list[str]:
-        """The inputs whose shape is still missing."""
-
-    def execute_async_v3(self, stream_handle: int) -> bool: ...
-
-
-class TensorrtEngine(Protocol):
-    """What is used of trt.ICudaEngine."""
-
-    @property
-    def num_io_tensors(self) -> int: ...
-
-    def get_tensor_name(self, index: int) -> str: ...
-
-    def get_tensor_mode(self, name: str) -> Any: ...
-
-    def get_tensor_dtype(self, name: str) -> Any: ...
-
-    def get_tensor_shape(self, name: str) -> Sequence[int]: ...
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
-
-    def create_runtime_config(self) -> Any: ...
-
-    def create_execution_context(self, config: Any = ...) -> TensorrtContext | None: ...
-
-    def create_engine_inspector(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -136,6 +105,11 @@ class Library:
         """Whether tactics are timed while building; TensorRT-RTX chooses them when the engine is loaded."""
         return self.name == "tensorrt"
 
+    @property
+    def compiles_when_loaded(self) -> bool:
+        """Whether contexts compile kernels, which can be kept."""
+        return self.name == "tensorrt_rtx"
+
     def logger(self, log: Log) -> Any:
         """A trt.ILogger that writes to `log`."""
         base = self.api.ILogger
@@ -148,6 +122,13 @@ class Library:
                 log.record(int(severity), message)
 
         return Logger()
+
+    def make(self, kind: str, log: Log, *arguments: Any) -> Any:
+        """One of the library's objects, e.g. a "Runtime". EngineError with its own reason if it makes none."""
+        try:
+            return getattr(self.api, kind)(*arguments)
+        except TypeError as error:  # what constructors raise for a null pointer: no driver, an old one, no memory
+            raise EngineError(f"{self.title} cannot make a {kind}: {log.reason()}") from error
 
     def network_flags(self) -> int:
         """For `create_network`: strongly typed, which 10.x has to be told and 11.x always is."""
@@ -165,14 +146,26 @@ class Library:
         """Builder flags for an engine without its weights, which is refitted from the same ONNX file when loaded."""
         return [self.api.BuilderFlag.STRIP_PLAN, self.api.BuilderFlag.REFIT_IDENTICAL]
 
+    def capture_flags(self) -> list[Any]:
+        """Builder flags for an engine that can be captured: one of TensorRT-RTX must not allocate while it runs."""
+        flag = getattr(self.api.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        return [] if flag is None else [flag]
+
     def dtype_name(self, dtype: Any) -> str:
         """ "float32" of trt.DataType.FLOAT."""
         names = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
         return names.get(dtype.name) or str(dtype.name).lower()
 
     def io_tensors(self, engine: TensorrtEngine) -> list[IoTensor]:
-        """Inputs and outputs of a loaded engine."""
+        """Inputs and outputs of a loaded engine. EngineError if one is not a plain array in device memory."""
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        for name in names:
+            layout, location = engine.get_tensor_format(name), engine.get_tensor_location(name)
+            if layout != self.api.TensorFormat.LINEAR or location != self.api.TensorLocation.DEVICE:
+                raise EngineError(
+                    f"the engine has {name!r} in the layout {layout.name}, in {location.name.lower()} memory; expected "
+                    "LINEAR, in device memory"
+                )
         return [
             IoTensor(
                 name,
@@ -198,50 +191,59 @@ class Library:
         """
         log = log or Log()
         logger = self.logger(log)
-        runtime = self.api.Runtime(logger)
-        found: TensorrtEngine | None = runtime.deserialize_cuda_engine(bytes(engine))
+        runtime = self.make("Runtime", log, logger)
+        found: TensorrtEngine | None = runtime.deserialize_cuda_engine(engine)
         if found is None:
             raise EngineError(f"{self.title} cannot load the engine: {log.reason()}")
         return _Kept(found, runtime, logger)
 
-    def context(self, engine: TensorrtEngine) -> TensorrtContext:
-        """A new execution context on the current device, that of the engine. EngineError if there is no room for it.
+    def context(self, engine: TensorrtEngine, log: Log, kernels: KernelCache | None = None) -> TensorrtContext:
+        """A new execution context on the current device, that of the engine, without memory for its activations.
 
         That of TensorRT-RTX has its kernels finished at once: by default it starts with others and replaces them while
-        it runs, which a captured graph would not see.
+        it runs, which a captured graph would not see. It shares those it compiles through `kernels`.
+
+        Raises:
+            EngineError: the library makes none; the message has its reason.
         """
+        strategy = self.api.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.name == "tensorrt_rtx":
             config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
             config.dynamic_shapes_kernel_specialization_strategy = (
                 self.api.DynamicShapesKernelSpecializationStrategy.EAGER
             )
+            if kernels is not None:
+                kernels.attach(config)
+                log.reason()  # what it says of kernels from elsewhere is no reason for a failure
             made = engine.create_execution_context(config)
         else:
-            made = engine.create_execution_context()
+            config = None
+            made = engine.create_execution_context(strategy)
         if made is None:
-            raise EngineError(f"{self.title} cannot make an execution context, most likely for lack of device memory")
-        return made
+            raise EngineError(f"{self.title} cannot make an execution context: {log.reason()}")
+        return _Kept(made, config)
 
     def refit(self, engine: TensorrtEngine, network: memoryview | bytes) -> None:
         """Put the weights of an ONNX file into an engine that was built without. EngineError if they do not fit."""
         log = Log()
         logger = self.logger(log)
-        raw = engine.engine if isinstance(engine, _Kept) else engine
-        refitter = self.api.Refitter(raw, logger)
-        parser = self.api.OnnxParserRefitter(refitter, logger)
-        if not parser.refit_from_bytes(bytes(network)) or not refitter.refit_cuda_engine():
+        raw = engine.made if isinstance(engine, _Kept) else engine
+        refitter = self.make("Refitter", log, raw, logger)
+        parser = self.make("OnnxParserRefitter", log, refitter, logger)
+        if not parser.refit_from_bytes(network) or not refitter.refit_cuda_engine():
             raise EngineError(f"{self.title} cannot put the weights into the engine: {log.reason()}")
 
 
 class _Kept:
-    """An engine that keeps its runtime and logger alive, as the library demands."""
+    """An object of the library that keeps alive what it was made with, e.g. an engine its runtime and logger."""
 
-    def __init__(self, engine: Any, *owners: Any) -> None:
-        self.engine = engine
+    def __init__(self, made: Any, *owners: Any) -> None:
+        self.made = made
         self.owners = owners
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.engine, name)
+        return getattr(self.made, name)
 
 
 def installed() -> list[str]:

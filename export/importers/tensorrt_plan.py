@@ -19,12 +19,11 @@ from pysdk.tensorrt_library import TITLES
 
 SUFFIXES = (".plan", ".engine", ".trt")
 MAGIC = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}
-"""First bytes, and the library that writes them: vtrt was read off engines of TensorRT-RTX 1.7; ftrt and ptrt are
-what TensorRT 8 to 10 and 7 are said to write, and were never checked against a file."""
+"""First bytes, and the library that writes them: vtrt was read off engines of TensorRT-RTX 1.7; ftrt is what others
+read off engines of TensorRT 8.6 to 10, ptrt what TensorRT 7 is said to write; neither was checked against a file."""
 
-_ZIP = b"PK\x03\x04"
 _HEADER = 32
-"""Bytes of a vtrt file that are read: its size at 16 (8 bytes), the library's version at 24 (4 bytes)."""
+"""Bytes that are read: the library's version at 24 (4 bytes), in vtrt files their size at 16 (8 bytes)."""
 
 
 def matches(source: str) -> bool:
@@ -58,15 +57,14 @@ def header(path: Path) -> tuple[str, str]:
         CheckpointError: it is none, or cut off.
     """
     source, head = str(path), first_bytes(path, _HEADER)
-    if head.startswith(_ZIP):
-        raise CheckpointError(f"{source!r} is a finished plan of pysdk; draw from it with `pysdk sample {source}`")
     if head[:4] not in MAGIC:
         raise CheckpointError(f"{source!r} is named like a TensorRT engine but does not begin like one")
     name = MAGIC[head[:4]]
     written_by = TITLES[name]
+    if head[:4] in (b"vtrt", b"ftrt") and any(head[24:28]):
+        written_by += f" {'.'.join(map(str, head[24:28]))}"
     if name == "tensorrt_rtx" and len(head) == _HEADER:
         (size,) = struct.unpack_from("<Q", head, 16)
-        written_by += f" {'.'.join(map(str, head[24:28]))}"
         if path.stat().st_size < size:
             raise CheckpointError(
                 f"{source!r} is a serialized engine of {written_by} that was cut off: it has {path.stat().st_size} of "

@@ -76,16 +76,19 @@ class CudaExecutor(Executor):
 
     @property
     def chain_description(self) -> str:
-        """The device, the path of the last chain and why not a better one, and the memory of idle chains."""
+        """The device, the path of the last chain and why not a better one, memory, and the network's own status."""
         path, why = self._last or ("", "")
-        used = f"{self.memory / 2**20:.1f} MiB in idle chains"
-        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used) if part)
+        holders = "idle chains and contexts" if hasattr(self.engine, "memory") else "idle chains"
+        used = f"{self.memory / 2**20:.1f} MiB in {holders}"
+        status = getattr(self.engine, "status", "")
+        return ", ".join(part for part in (self.device.name, _LAUNCHES.get(path, ""), why, used, status) if part)
 
     @property
     def memory(self) -> int:
-        """Bytes of device memory that idle chains hold, without the networks'."""
+        """Bytes of device memory that idle chains hold, and what a TensorRT engine's contexts work in."""
         with self._lock:
-            return sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
+            chains: int = sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
+            return chains + getattr(self.engine, "memory", 0)
 
     def run(self, request: Request, progress: Progress = None) -> Float:
         """All images of a request, float32 (n, C, H, W), on the host.

@@ -3,7 +3,7 @@
 An engine's module has two functions:
 
     def unusable(info: EngineInfo) -> str | None
-        Why this machine cannot run such an engine, or None if it can.
+        Why this machine cannot run such an engine, or None if it can. A command in it may say PLAN for the plan's path.
     def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -96,7 +97,11 @@ class DeviceBuffers(Protocol):
 
 
 class DeviceEngine(Protocol):
-    """A network that runs on a device; safe to bind from several threads."""
+    """A network that runs on a device; safe to bind from several threads.
+
+    It may have `memory`, the bytes of device memory that what it bound holds, and `status`, a clause for people, which
+    are then in `Sampler.info`.
+    """
 
     @property
     def description(self) -> str:
@@ -166,7 +171,7 @@ def choose(plan: Plan, kind: str | None = None, *, device: int | None = None) ->
         reason = _unusable(info, device)
         if reason is None:
             return info, skipped
-        skipped[info.kind] = reason
+        skipped[info.kind] = reason.replace("PLAN", shlex.quote(str(plan.path)))
     wanted = f"no engine {kind!r}" if kind else "no engine"
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or (
         f"it has {', '.join(info.kind for info in plan.manifest.engines) or 'none at all'}"

@@ -9,19 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from pysdk import cuda_driver, tensorrt_library
+from pysdk.cuda import open_device
 from pysdk.engines import DeviceBuffers
 from pysdk.errors import EngineError
+from pysdk.kernel_cache import KernelCache, kernel_cache
 from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import TITLES, IoTensor, Library, Log, TensorrtContext, TensorrtEngine
+from pysdk.tensorrt_library import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
+from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 if TYPE_CHECKING:
     from pysdk import _native
 
 DEVICE = "cuda"
-
-REBUILD = "build the plan again with `pysdk build ... --engine tensorrt`"
 
 
 def unusable(info: EngineInfo, number: int = 0) -> str | None:
@@ -31,25 +33,46 @@ def unusable(info: EngineInfo, number: int = 0) -> str | None:
     """
     name, version = info.requires.get("library", ""), info.requires.get("version", "")
     if name not in TITLES:
-        return f"it does not say which TensorRT it needs; {REBUILD}"
-    title = TITLES[name]
+        return f"it does not say which TensorRT it needs; {_rebuild(info)}"
+    try:
+        device = cuda_driver.device(number)
+    except EngineError as error:
+        return str(error)
+    title, capability = TITLES[name], device.compute_capability
+    capabilities = info.requires.get("compute_capability", "").split()
+    if capabilities and capability not in capabilities:
+        reason = (
+            f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
+        )
+        other = ""
+        if name == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
+            other = f"TensorRT-RTX does not build for that, so `{tensorrt_library.install_command('tensorrt')}`, then "
+        return f"{reason}{capability}; {other}{_rebuild(info)}"
     if name not in tensorrt_library.installed():
         command = tensorrt_library.install_command(name, version)
         return f"it needs {title} {version}, which is not installed; get it with `{command}`"
     here = tensorrt_library.installed_version(name)
     if here is not None and here != version:
-        return f"it was built with {title} {version}, this machine has {here}; {REBUILD}, or install {version}"
-    try:
-        device = cuda_driver.device(number)
-    except EngineError as error:
-        return str(error)
-    capabilities = info.requires.get("compute_capability", "").split()
-    if capabilities and device.compute_capability not in capabilities:
-        return (
-            f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
-            f"{device.compute_capability}; {REBUILD}"
-        )
+        return f"it was built with {title} {version}, this machine has {here}; {_rebuild(info)}, or install {version}"
     return None
+
+
+def _rebuild(info: EngineInfo) -> str:
+    """The command that builds a plan again as it is, for the machine it is given on."""
+    if info.precision == "unknown":
+        return (
+            "it was built elsewhere, and the plan cannot be built again: build from the ONNX file that it was made of, "
+            "with `pysdk build NETWORK.onnx -o PLAN --engine tensorrt`"
+        )
+    smallest, largest = info.batches or (1, info.batch_size)
+    command = f"pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size {info.batch_size}"
+    if (smallest, largest) != (1, info.batch_size):
+        command += f" --batch-profile {smallest},{info.batch_size},{largest}"
+    if info.precision != "float32":
+        command += f" --precision {info.precision}"
+    if info.data:
+        command += " --strip-weights"
+    return f"build the plan again with `{command}`"
 
 
 class TensorrtNetwork:
@@ -60,15 +83,38 @@ class TensorrtNetwork:
         engine: the engine.
         tensors: its inputs and output by what a plan calls them: x, t, label, output.
         log: what the library says of it.
+        allocate: so many bytes on its device.
+        kernels: those that its contexts compile, if they are kept.
     """
 
-    def __init__(self, library: Library, engine: TensorrtEngine, tensors: Mapping[str, IoTensor], log: Log) -> None:
+    def __init__(
+        self,
+        library: Library,
+        engine: TensorrtEngine,
+        tensors: Mapping[str, IoTensor],
+        log: Log,
+        allocate: Callable[[int], _native.DeviceArray],
+        kernels: KernelCache | None = None,
+    ) -> None:
         self.library = library
         self.engine = engine
         self.tensors = tensors
         self.log = log
+        self.allocate = allocate
+        self.kernels = kernels
+        self._scratch: list[ref[_native.DeviceArray]] = []
         self.description = f"{library.title}, GPU"
         self._lock = threading.Lock()  # its objects are not for several threads, but for contexts that run
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory that its contexts work in, without the weights."""
+        return sum(len(scratch) for found in self._scratch if (scratch := found()) is not None)
+
+    @property
+    def status(self) -> str:
+        """What became of the kernels that its contexts compiled, a clause."""
+        return "" if self.kernels is None else self.kernels.status
 
     def bind(self, buffers: DeviceBuffers) -> Callable[[int], None]:
         """One run of the network on these buffers, enqueued in the CUDA stream whose handle the result is given.
@@ -77,8 +123,9 @@ class TensorrtNetwork:
         not. The result keeps its context and the engine alive.
 
         Raises:
-            EngineError: the engine does not take this batch, or has no room on the device; later, when called: the
+            EngineError: the engine does not take this batch, or there is no context to be had; later, when called: the
                 run was refused.
+            MemoryError: the device has no room for what a run works in.
         """
         arrays = {
             "x": buffers.network_input,
@@ -87,25 +134,41 @@ class TensorrtNetwork:
             "output": buffers.network_output,
         }
         with self._lock:
-            context = self._context(arrays)
+            context, scratch = self._context(arrays)
 
-        def enqueue(stream: int) -> None:
+        def enqueue(stream: int, _kept: object = scratch) -> None:  # nothing else keeps the memory
             if not context.execute_async_v3(stream):  # it would leave the output as it was
                 raise EngineError(f"TensorRT refused to enqueue the network: {self.log.reason()}")
 
-        return enqueue
+        return enqueue if self.kernels is None else self._saving(enqueue, self.kernels)
 
-    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> TensorrtContext:
-        """A context with the shapes and addresses of these arrays."""
-        context = self.library.context(self.engine)
+    def _saving(self, enqueue: Callable[[int], None], kernels: KernelCache) -> Callable[[int], None]:
+        """Keeps the kernels of a context after its first run, which is the one that no graph captures."""
+        ran = False
+
+        def run(stream: int) -> None:
+            nonlocal ran
+            if ran:
+                enqueue(stream)
+                return
+            with self._lock:  # no other context compiles while they are written
+                enqueue(stream)
+                kernels.save()
+            ran = True
+
+        return run
+
+    def _context(self, arrays: Mapping[str, _native.DeviceArray]) -> tuple[TensorrtContext, _native.DeviceArray]:
+        """A context with the shapes and addresses of these arrays, and the memory it works in."""
+        context = self.library.context(self.engine, self.log, self.kernels)
         for role, tensor in self.tensors.items():
             if not tensor.is_input:
                 continue
             shape = arrays[role].shape if tensor.shape else ()  # a time without axes
             if not context.set_input_shape(tensor.name, shape):
                 raise EngineError(
-                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); {REBUILD} "
-                    "and a --batch-profile with such batches"
+                    f"{self.description} takes no {tensor.name!r} of shape {shape} ({self.log.reason()}); build the "
+                    "plan again with `pysdk build PLAN -o PLAN --engine tensorrt` and a --batch-profile that has it"
                 )
         try:
             missing = context.infer_shapes()
@@ -113,10 +176,14 @@ class TensorrtNetwork:
             raise EngineError(f"{self.description} cannot run with these shapes: {self.log.reason()}") from error
         if missing:
             raise EngineError(f"{self.description} needs the shapes of {', '.join(missing)}, which are not set")
+        size = context.update_device_memory_size_for_shapes()
+        scratch = self.allocate(max(size, 1))
+        context.set_device_memory(scratch.pointer, size)
+        self._scratch = [found for found in self._scratch if found() is not None] + [ref(scratch)]
         for role, tensor in self.tensors.items():
             if not context.set_tensor_address(tensor.name, arrays[role].pointer):
                 raise EngineError(f"TensorRT does not take the memory of {tensor.name!r}: {self.log.reason()}")
-        return context
+        return context, scratch
 
 
 def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *network: memoryview) -> TensorrtNetwork:
@@ -133,7 +200,13 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *n
     loaded = library.deserialize(engine, log)
     if network:
         library.refit(loaded, network[0])
-    return TensorrtNetwork(library, loaded, check_io(library.io_tensors(loaded), model, info.names), log)
+    device = open_device(number)
+    tensors = check_io(library.io_tensors(loaded), model, info.names)
+    kernels = None
+    if library.compiles_when_loaded:
+        gpu = cuda_driver.device(number)
+        kernels = kernel_cache(engine, library.name, library.version, gpu.name, gpu.compute_capability)
+    return TensorrtNetwork(library, loaded, tensors, log, lambda size: device.empty((size,), "uint8"), kernels)
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:

@@ -1,11 +1,15 @@
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tensorrt_stand_in
+from msgspec.structs import replace
 
-from pysdk import _native, cuda_driver, tensorrt_library
+from pysdk import Plan, _native, cuda_driver, kernel_cache, tensorrt_library
 from pysdk.cuda_driver import CudaDevice
+from pysdk.manifest import EngineInfo
+from pysdk.plan import write_plan
 
 # the random chains that the CPU's tests are made of
 sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
@@ -16,16 +20,41 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
     """A simulated device that samplers find under every number."""
     made = _native.SimulatedDevice()
     monkeypatch.setattr("pysdk.cuda.executor.open_device", lambda number: made)
+    monkeypatch.setattr("pysdk.engines.tensorrt.open_device", lambda number: made)
     return made
 
 
 @pytest.fixture
-def trt(device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch) -> tensorrt_stand_in.StandIn:
-    """A machine with the library and two GPUs of different kinds."""
-    made = tensorrt_stand_in.StandIn(device)
-    cards = [CudaDevice("NVIDIA H200", "9.0"), CudaDevice("NVIDIA L4", "8.9")]
-    monkeypatch.setattr(tensorrt_library, "installed", lambda: ["tensorrt"])
-    monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: tensorrt_stand_in.VERSION)
+def trt(
+    device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> tensorrt_stand_in.StandIn:
+    """A machine with the library, "tensorrt" unless a test's parameter says "tensorrt_rtx", and two GPUs of different
+    kinds, of which TensorRT-RTX knows the second only and so has it first."""
+    name = getattr(request, "param", "tensorrt")
+    made = tensorrt_stand_in.StandIn(
+        device, tensorrt_stand_in.INFO if name == "tensorrt" else tensorrt_stand_in.RTX_INFO
+    )
+    cards = [CudaDevice("NVIDIA H200", "9.0"), CudaDevice("NVIDIA L4", "8.9")][:: 1 if name == "tensorrt" else -1]
+    monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
+    monkeypatch.setattr(tensorrt_library, "installed", lambda: [name])
+    monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: made.info.requires["version"])
     monkeypatch.setattr(tensorrt_library, "find", lambda name=None: made.library())
     monkeypatch.setattr(cuda_driver, "device", lambda index=0: cards[index])
     return made
+
+
+@pytest.fixture
+def make(conditional_plan: Path, tmp_path: Path) -> Callable[..., Path]:
+    """The conditional plan with an engine of the stand-in before its own."""
+
+    def make(info: EngineInfo = tensorrt_stand_in.INFO, *, stripped: bool = False) -> Path:
+        path = tmp_path / "tensorrt.plan"
+        with Plan.open(conditional_plan) as plan:
+            members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
+            low, high = info.batches or (1, 8)
+            onnx = b"" if stripped else members["network.onnx"]
+            members[info.member] = tensorrt_stand_in.serialized(onnx, (low, info.batch_size, high))
+            write_plan(path, replace(plan.manifest, engines=(info, *plan.manifest.engines)), members)
+        return path
+
+    return make

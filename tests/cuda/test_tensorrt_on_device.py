@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorrt_stand_in
 from click.testing import CliRunner
 from host_engine import HostEngine
 from msgspec.structs import replace
@@ -22,27 +21,11 @@ from tensorrt_stand_in import INFO, StandIn
 from pysdk import Plan, Sampler, _native
 from pysdk.engines import tensorrt
 from pysdk.errors import EngineError, OptionError
-from pysdk.manifest import EngineInfo
-from pysdk.plan import write_plan
+
+either = pytest.mark.parametrize("trt", ["tensorrt", "tensorrt_rtx"], indirect=True)
 
 
-@pytest.fixture
-def make(conditional_plan: Path, tmp_path: Path) -> Callable[..., Path]:
-    """The conditional plan with an engine of the stand-in before its own."""
-
-    def make(info: EngineInfo = INFO, *, stripped: bool = False) -> Path:
-        path = tmp_path / "tensorrt.plan"
-        with Plan.open(conditional_plan) as plan:
-            members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
-            low, high = info.batches or (1, 8)
-            onnx = b"" if stripped else members["network.onnx"]
-            members[info.member] = tensorrt_stand_in.serialized(onnx, (low, info.batch_size, high))
-            write_plan(path, replace(plan.manifest, engines=(info, *plan.manifest.engines)), members)
-        return path
-
-    return make
-
-
+@either
 @pytest.mark.parametrize("launch", ["while", "step", "plain"])
 @pytest.mark.parametrize(
     "arguments",
@@ -52,7 +35,7 @@ def make(conditional_plan: Path, tmp_path: Path) -> Callable[..., Path]:
 def test_images_are_those_of_the_network_given_by_hand(
     trt: StandIn, make: Callable[..., Path], launch: Any, arguments: dict[str, Any]
 ) -> None:
-    path, arguments = make(), {"steps": 4, "output": "float32", **arguments}
+    path, arguments = make(trt.info), {"steps": 4, "output": "float32", **arguments}
     by_hand = HostEngine(path, trt.device, "onnxruntime")
     with (
         Sampler(path, device="cuda", launch=launch) as sampler,
@@ -65,15 +48,16 @@ def test_images_are_those_of_the_network_given_by_hand(
         running = sampler.info["running"]
     assert (running["engine"], running["description"], running["skipped"]) == (
         "tensorrt",
-        f"TensorRT {tensorrt_stand_in.VERSION}, GPU",
+        f"{trt.library().title}, GPU",
         {},
     )
     way = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}[launch]
     assert running["chain"].startswith(f"simulated device, {way}, ")
 
 
+@either
 def test_a_chain_has_one_context_and_warms_it_up_before_it_is_captured(trt: StandIn, make: Callable[..., Path]) -> None:
-    with Sampler(make(), device="cuda") as sampler:
+    with Sampler(make(trt.info), device="cuda") as sampler:
         for seed in range(3):
             sampler.sample(6, steps=4, seed=seed)
         [context] = trt.contexts
@@ -82,9 +66,10 @@ def test_a_chain_has_one_context_and_warms_it_up_before_it_is_captured(trt: Stan
         assert [context.shapes["x"] for context in trt.contexts] == [(4, 1, 8, 8), (4, 1, 8, 8)]
 
 
+@either
 def test_unguided_rows_have_a_context_of_half_the_batch(trt: StandIn, make: Callable[..., Path]) -> None:
     """Only where the engine is known to give an image the same bits in any batch."""
-    path = make(replace(INFO, batch_invariant=True, batches=(1, 8)))
+    path = make(replace(trt.info, batch_invariant=True, batches=(1, 8)))
     arguments = {"steps": 6, "guidance_scale": 3.0, "guidance_interval": (200, 700), "output": "float32"}
     with Sampler(path, device="cuda") as sampler, Sampler(path, engine="onnxruntime", threads=1) as cpu:
         np.testing.assert_array_equal(sampler.sample(3, **arguments), cpu.sample(3, **arguments))
@@ -130,11 +115,13 @@ def test_the_default_device_is_the_cpu(trt: StandIn, make: Callable[..., Path]) 
 
 
 def test_the_device_that_is_meant_is_asked(trt: StandIn, make: Callable[..., Path]) -> None:
-    with pytest.raises(
-        EngineError,
-        match=r"tensorrt: it was built for compute capability 9\.0, the NVIDIA L4 of this machine has 8\.9; build the",
-    ):
-        Sampler(make(), device="cuda:1")
+    path = make()
+    reason = (
+        r"tensorrt: it was built for compute capability 9\.0, the NVIDIA L4 of this machine has 8\.9; build the plan "
+    )
+    command = f"pysdk build {path} -o {path} --engine tensorrt --engine auto --batch-size 4 --batch-profile 2,4,8"
+    with pytest.raises(EngineError, match=f"{reason}again with `{command}`"):
+        Sampler(path, device="cuda:1")
 
 
 def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Path]) -> None:
@@ -165,99 +152,34 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
     assert described["engines"][0]["batches"] == [2, 8]
 
 
+@either
 def test_an_engine_without_weights_gets_them(trt: StandIn, make: Callable[..., Path]) -> None:
     with (
-        Sampler(make(), device="cuda") as whole,
-        Sampler(make(replace(INFO, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
+        Sampler(make(trt.info), device="cuda") as whole,
+        Sampler(make(replace(trt.info, data=("network.onnx",)), stripped=True), device="cuda") as stripped,
     ):
         np.testing.assert_array_equal(stripped.sample(3, steps=2), whole.sample(3, steps=2))
 
 
-# What the library refuses.
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("context", r"TensorRT 11\.4\.1\.10 cannot make an execution context"),
-        ("enqueue", r"GPU failed after step 0: TensorRT refused to enqueue the network: enqueue: failure asked for"),
-    ],
-)
-def test_refusals_are_errors_and_leave_nothing_behind(
-    trt: StandIn, make: Callable[..., Path], name: str, message: str
-) -> None:
-    with Sampler(make(), device="cuda") as sampler:
-        expected = sampler.sample(6, steps=3)
-        sampler.sample(6, steps=3, guidance_scale=2.0)
-        live = trt.device.live
-        sampler._executor._idle.clear()
-        gc.collect()
-        trt.refuse = [name]
-        with pytest.raises(EngineError, match=message):
-            sampler.sample(6, steps=3)
-        np.testing.assert_array_equal(sampler.sample(6, steps=3), expected)
-        sampler.sample(6, steps=3, guidance_scale=2.0)
+@either
+def test_contexts_work_in_memory_of_the_device(trt: StandIn, make: Callable[..., Path]) -> None:
+    """Counted, as much as the batch needs, and given back with the chain."""
+    with Sampler(make(trt.info), device="cuda") as sampler:
+        sampler.sample(6, steps=2)
+        executor = sampler._executor
+        assert executor.engine.memory == 4 * 4096
+        assert executor.memory == 4 * 4096 + sum(chain.memory for _, chain in executor._idle)
+        executor._idle.clear()
         trt.contexts.clear()
         gc.collect()
-        assert trt.device.live <= live + 2, "the scratch memory of contexts that the test itself kept"
+        assert executor.engine.memory == 0
+        assert sampler.info["running"]["chain"].endswith(", 0.0 MiB in idle chains and contexts")
 
 
-def test_a_refusal_in_the_middle_of_plain_calls_is_no_silent_image(trt: StandIn, make: Callable[..., Path]) -> None:
-    seen = []
-
-    def progress(done: int, total: int) -> None:
-        seen.append(done)
-        trt.refuse = ["enqueue"]
-
-    with (
-        Sampler(make(), device="cuda", launch="plain") as sampler,
-        pytest.raises(EngineError, match="TensorRT refused to enqueue the network"),
-    ):
-        sampler.sample(16, steps=50, progress=progress)
-    assert seen
-
-
-def test_a_network_that_cannot_be_captured_is_called_plainly(
-    trt: StandIn, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = tensorrt_stand_in.Context.execute_async_v3
-
-    def uncapturable(self: tensorrt_stand_in.Context, stream: int) -> bool:
-        self.scratch = None  # it allocates each time
-        return execute(self, stream)
-
-    monkeypatch.setattr(tensorrt_stand_in.Context, "execute_async_v3", uncapturable)
-    path = make()
-    with Sampler(path, device="cuda") as sampler, Sampler(path, engine="onnxruntime", threads=1) as cpu:
-        np.testing.assert_array_equal(sampler.sample(3, steps=3), cpu.sample(3, steps=3))
-        chain = sampler.info["running"]["chain"]
-    assert (
-        "plain calls, the network cannot be captured: TensorRT refused to enqueue the network: allocate is not" in chain
-    )
-    with (
-        Sampler(path, device="cuda", launch="while") as sampler,
-        pytest.raises(EngineError, match="the network cannot be captured: TensorRT refused to enqueue"),
-    ):
-        sampler.sample(3, steps=3)
-
-
-def test_an_engine_of_another_network_is_refused(
-    trt: StandIn, make: Callable[..., Path], unconditional_plan: Path
-) -> None:
-    path = make()
-    with Plan.open(path) as plan, Plan.open(unconditional_plan) as other:
-        members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
-        members["tensorrt.engine"] = tensorrt_stand_in.serialized(bytes(other.member("network.onnx")), (2, 4, 8))
-        write_plan(path, plan.manifest, members)
-    with pytest.raises(
-        EngineError, match=r"the network has x float32 \(batch, 3, 8, 8\), .*; expected x float32 \(bat"
-    ):
-        Sampler(path, device="cuda")
-
-
+@either
 def test_contexts_live_as_long_as_their_chains(trt: StandIn, make: Callable[..., Path]) -> None:
     """What is bound keeps its context: nothing else does."""
-    with Sampler(make(), device="cuda") as sampler:
+    with Sampler(make(trt.info), device="cuda") as sampler:
         expected = sampler.sample(2, steps=3)
         trt.contexts.clear()
         gc.collect()

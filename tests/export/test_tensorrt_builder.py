@@ -82,7 +82,7 @@ def test_an_engine_and_what_the_plan_says_of_it(built: Built, library: Library) 
 def test_layers_are_those_of_the_network(built: Built, data: bytes) -> None:
     convolutions = Counter(node.op_type for node in onnx.load_from_string(data).graph.node)["Conv"]
     assert built.layers["convolution"] == convolutions > 20
-    assert "layers of the network (an engine is inspected on its device only)" in built.summary()
+    assert "layers of the network (the engine could not be inspected here)" in built.summary()
 
 
 @rtx
@@ -158,6 +158,7 @@ def test_engines_that_are_asked_for() -> None:
     ("options", "message"),
     [
         ({"precision": "int8"}, "precision is 'int8', expected float32, float16, bfloat16"),
+        ({"library": "trt"}, "library is 'trt', expected tensorrt or tensorrt_rtx"),
         ({"batch_profile": (4, 2, 8)}, "batch_profile is 4,2,8, expected the smallest, usual and largest"),
         ({"batch_profile": (0, 2, 8)}, "batch_profile is 0,2,8"),
         ({"compute_capabilities": ("sm_89",)}, r"compute_capabilities has 'sm_89', expected e\.g\. '8\.9'"),
@@ -181,6 +182,15 @@ def test_options_of_the_command(conditional_checkpoint: Path, arguments: list[st
     result = CliRunner().invoke(build_engine.command, [str(conditional_checkpoint), "--steps", "3", *arguments])
     assert isinstance(result.exception, OptionError)
     assert message in str(result.exception)
+
+
+def test_the_library_can_be_named(conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
+    for name in tensorrt_library.TITLES:
+        arguments = [str(conditional_checkpoint), "--engine", "tensorrt", "--tensorrt-library", name]
+        error = CliRunner().invoke(build_engine.command, arguments).exception
+        assert isinstance(error, MissingDependencyError)
+        assert str(error).startswith(f"{name} is not installed; get it with `pip install tensorrt")
 
 
 def test_the_command_shows_what_it_would_build(conditional_checkpoint: Path) -> None:
@@ -217,6 +227,18 @@ def test_an_engine_without_weights_needs_a_device(network: Network, data: bytes,
     options = TensorrtOptions(strip_weights=True)
     with pytest.raises(ExportError, match="needs a GPU to build an engine without weights, and there is no NVIDIA"):
         tensorrt_builder.build(network, data, 4, options, 0.0, library=library)
+
+
+@rtx
+@no_device
+def test_a_timing_cache_that_cannot_be_used_is_not_overwritten(library: Library, tmp_path: Path) -> None:
+    """For bytes it cannot read the library makes an empty cache, and says so to the logger alone."""
+    path, log = tmp_path / "a.cache", Log()
+    path.write_bytes(b"of elsewhere" * 20)
+    logger = library.logger(log)
+    config = library.make("Builder", log, logger).create_builder_config()
+    with pytest.raises(ExportError, match=r"the timing cache '.*a\.cache' cannot be used here \(.*\): it may be of"):
+        tensorrt_builder.read_timing_cache(config, path, log)
 
 
 @rtx

@@ -177,6 +177,14 @@ def test_a_plan_without_onnx(raw: Path, tmp_path: Path) -> None:
     assert add_engine(path, info, DATA + b"new").engines == (info,)
 
 
+def test_a_header_names_the_version(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"ftrt" + bytes(20) + bytes([10, 13, 3, 9]) + bytes(36))
+    assert tensorrt_plan.header(path) == ("tensorrt", "TensorRT 10.13.3.9")
+    path.write_bytes(DATA)
+    assert tensorrt_plan.header(path) == ("tensorrt", "TensorRT")
+
+
 def test_the_command(raw: Path, tmp_path: Path) -> None:
     from click.testing import CliRunner
 
