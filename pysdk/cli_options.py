@@ -26,7 +26,7 @@ def steps_of(steps: str | None, timesteps: str | None) -> Any:
             raise OptionError("--steps and --timesteps both say which steps to take; give one of them")
         listed = numbers("--timesteps", timesteps)
         return listed if isinstance(listed, list) else [listed]
-    return int(steps) if steps and steps.isdecimal() else steps
+    return int(steps) if steps and steps.isdecimal() and len(steps) <= 20 else steps  # longer ones are no rule either
 
 
 def solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from pysdk.atomic import atomic_file
+from pysdk.cli_options import steps_of
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
 from pysdk.likelihood.bound import Likelihood
@@ -70,7 +71,7 @@ def ask(
             images,
             labels=labels,
             seed=seed,
-            steps=int(steps) if steps and steps.isdecimal() else steps,
+            steps=steps_of(steps, None),
             terms=terms,
             variance=variance,
         )
