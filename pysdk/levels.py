@@ -128,7 +128,7 @@ def make_levels(
     prediction_type: str = "epsilon",
     spacing: str | None = None,
     steps_offset: int = 0,
-    sigmas: str | Sequence[float] | None = None,
+    sigmas: str | Sequence[float] | Float64Array | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     rho: float | None = None,
@@ -152,7 +152,7 @@ def make_levels(
     default = "timesteps" if isinstance(schedule, Schedule) else "karras"
     rule = default if sigmas is None else sigmas
     bounds = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
-    if rule == "timesteps":
+    if isinstance(rule, str) and rule == "timesteps":
         if not isinstance(schedule, Schedule):
             raise OptionError(f"sigmas is 'timesteps', but the network has none; use one of {sorted(SIGMAS)}")
         _refuse(bounds, "sigmas is 'timesteps'")
@@ -187,10 +187,10 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
         raise OptionError(f"{why}, so {', '.join(unused)} would not be used; leave out")
 
 
-def _listed(values: Sequence[float]) -> Float64Array:
+def _listed(values: Sequence[float] | Float64Array) -> Float64Array:
     try:
         levels = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise OptionTypeError(f"sigmas is {values!r}, expected a rule's name or a list of numbers") from None
     if levels.ndim != 1 or not levels.size or not np.isfinite(levels).all() or levels[-1] <= 0:
         raise OptionError(f"sigmas is {values!r}, expected finite levels above 0; the data, 0, is added")

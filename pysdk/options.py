@@ -33,9 +33,13 @@ def checked_number(name: str, value: Any, low: float, high: float, meaning: str)
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise OptionTypeError(f"{name} is {value!r}, expected a number {meaning}")
-    if math.isnan(value) or not low <= value <= high:
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond float64
+        number = math.inf if value > 0 else -math.inf
+    if not low <= number <= high:  # NaN too
         raise OptionError(f"{name} is {value!r}, expected a number {meaning}")
-    return float(value)
+    return number
 
 
 def checked_clip(clip: Clip) -> Clip:

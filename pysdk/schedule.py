@@ -56,6 +56,10 @@ class Schedule:
                 f"where beta is {float(betas[index])}; use a larger beta, or fewer timesteps if the signal has ended"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew: checked and read-only as well."""
+        return Schedule, (self.betas,)
+
     def __len__(self) -> int:
         """T, the number of training timesteps."""
         return len(self.betas)

@@ -83,6 +83,7 @@ class StepTable:
         else:
             object.__setattr__(self, "timesteps", _float64("timesteps", self.timesteps))
         self.validate()
+        object.__setattr__(self, "init_scale", float(self.init_scale))  # of numpy's scalars
 
     @classmethod
     def from_columns(
@@ -119,6 +120,10 @@ class StepTable:
             learned_variance=learned_variance,
             init_scale=init_scale,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made anew: checked and read-only as well."""
+        return StepTable, (self.rows, self.timesteps, self.clip, self.learned_variance, self.init_scale)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -161,7 +166,8 @@ class StepTable:
             self._require("s", (0.0, 1.0), " with learned variance", ~skipped)
         if not isinstance(self.clip, Clip):
             raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
-        if not (isinstance(self.init_scale, (int, float)) and abs(self.init_scale) <= _FLOAT32_MAX):
+        number = isinstance(self.init_scale, (int, float, np.integer, np.floating))
+        if not (number and abs(self.init_scale) <= _FLOAT32_MAX):
             raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
 
     def float32(self) -> NDArray[np.float32]:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from pysdk.errors import OptionError, OptionTypeError
 
+_DIGITS = 20
+"""Of a number in a respacing rule: more than any schedule has, less than Python refuses to read."""
+
 Int64Array = NDArray[np.int64]
 Steps = int | str | Sequence[int] | Int64Array | None
 
@@ -66,7 +69,7 @@ def make_timesteps(
         OptionError: a value cannot be used; nothing is rounded or ignored to make it fit.
         OptionTypeError: `steps` or `steps_offset` is of another type.
     """
-    if spacing is not None and spacing not in SPACINGS:
+    if spacing is not None and (not isinstance(spacing, str) or spacing not in SPACINGS):
         raise OptionError(f"spacing is {spacing!r}, expected one of {sorted(SPACINGS)}")
     if steps_offset != 0 and (spacing or "leading") != "leading":
         raise OptionError(f"steps_offset is {steps_offset!r}, but spacing {spacing!r} has none; use 'leading'")
@@ -83,12 +86,14 @@ def make_timesteps(
 def _spaced(num_train_timesteps: int, steps: int, spacing: str, offset: int) -> Int64Array:
     if not 1 <= steps <= num_train_timesteps:
         raise OptionError(f"steps is {steps}, expected 1 to {num_train_timesteps}, the timesteps of the schedule")
-    timesteps = SPACINGS[spacing](num_train_timesteps, steps) + offset
-    if timesteps[0] >= num_train_timesteps or timesteps[-1] < 0:
+    timesteps = SPACINGS[spacing](num_train_timesteps, steps)
+    low, high = int(timesteps[-1]) + offset, int(timesteps[0]) + offset  # of any size
+    if high >= num_train_timesteps or low < 0:
         raise OptionError(
-            f"steps_offset is {offset}: timesteps {timesteps[-1]} to {timesteps[0]} leave the {num_train_timesteps} "
-            "timesteps of the schedule; use a smaller offset or fewer steps"
+            f"steps_offset is {offset}: timesteps {low} to {high} leave the {num_train_timesteps} timesteps of the "
+            "schedule; use a smaller offset or fewer steps"
         )
+    timesteps = timesteps + offset
     if steps == 1 and timesteps[0] == 0 and num_train_timesteps > 1:
         # diffusers runs this; the network would be told that pure noise is almost clean
         raise OptionError(f"steps is 1, which spacing {spacing!r} puts at timestep 0; use spacing='trailing'")
@@ -114,7 +119,8 @@ def _listed(num_train_timesteps: int, values: Sequence[int]) -> Int64Array:
 def _respaced(num_train_timesteps: int, rule: str) -> Int64Array:
     """The published rule of iDDPM's code, `space_timesteps`, largest timestep first."""
     digits = rule.removeprefix("ddim").split(",")
-    if not all(part.strip().isdecimal() for part in digits) or (rule.startswith("ddim") and len(digits) > 1):
+    readable = all(part.strip().isdecimal() and len(part) <= _DIGITS for part in digits)
+    if not readable or (rule.startswith("ddim") and len(digits) > 1):
         raise OptionError(f"steps is {rule!r}, expected 'ddimN' or counts such as '10,10,5'")
     counts = [int(part) for part in digits]
     if rule.startswith("ddim"):

@@ -1,6 +1,7 @@
 """The forward process: closed forms, properties over random betas, and what is refused."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -164,6 +165,14 @@ def test_betas_are_copied_and_read_only():
     assert schedule.betas[0] == 0.1
     with pytest.raises(ValueError, match="read-only"):
         schedule.betas[0] = 0.5
+
+
+def test_a_pickled_schedule_is_read_only_too():
+    schedule = Schedule.linear(10)
+    other = pickle.loads(pickle.dumps(schedule))
+    np.testing.assert_array_equal(other.alphas_cumprod, schedule.alphas_cumprod)
+    with pytest.raises(ValueError, match="read-only"):
+        other.betas[0] = 0.5
 
 
 @pytest.mark.parametrize(

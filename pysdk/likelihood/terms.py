@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pysdk import _native
 from pysdk.arguments import whole_number
-from pysdk.errors import OptionError
+from pysdk.options import check_choice
 from pysdk.schedule import Float64Array, Schedule
 from pysdk.solvers import read_output
 from pysdk.solvers.ddpm import VARIANCES
@@ -73,8 +73,7 @@ def make_terms(
     Raises:
         OptionError: the variance is none of these, or `count` is out of range.
     """
-    if variance not in VARIANCES:
-        raise OptionError(f"variance is {variance!r}, expected one of {sorted(VARIANCES)}")
+    check_choice("variance", variance, VARIANCES)
     kind = VARIANCES[variance]
     process = schedule.respace(timesteps[::-1])
     abar = process.alphas_cumprod

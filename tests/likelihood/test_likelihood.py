@@ -221,6 +221,7 @@ def test_bad_arguments_are_refused(conditional: Sampler, unconditional: Sampler)
         (conditional, images, {"labels": [0, 4]}, "labels hold 4"),
         (unconditional, colour, {"variance": "learned"}, "has no learned variance; use 'small' or 'large'"),
         (unconditional, colour, {"variance": "tiny"}, "variance is 'tiny', expected one of"),
+        (unconditional, colour, {"variance": ["small"]}, r"variance is \['small'\], expected one of"),
         (unconditional, colour, {"terms": 1}, "terms is 1, expected a whole number from 2 to 100"),
         (unconditional, colour, {"terms": 101}, "terms is 101"),
         (unconditional, colour, {"terms": 2.5}, "terms is 2.5"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,21 @@ def test_a_table_is_read_only_and_keeps_no_reference():
         table.column("a")[0] = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         table.init_scale = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_copies_are_read_only_too(copied: Any):
+    table = StepTable.from_columns(t=[2.0, 1.0], timesteps=[20, 10], clip=Clip.clamp(2), a=1.5, init_scale=3)
+    other = copied(table)
+    np.testing.assert_array_equal(other.rows, table.rows)
+    assert (other.timesteps.tolist(), other.clip, other.init_scale) == ([20, 10], Clip.clamp(2), 3.0)
+    with pytest.raises(ValueError, match="read-only"):
+        other.rows[0, 0] = 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, int])
+def test_init_scale_may_be_any_real_number(kind: Any):
+    assert StepTable.from_columns(t=[1.0], init_scale=kind(2)).init_scale == 2.0
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_chains_start_at_their_first_level():
     assert louder.init_scale == pytest.approx(80 * np.sqrt(1 + 4 * (1.2**2 - 1)))
 
 
+def test_levels_may_be_an_array():
+    listed = make_levels(SCHEDULES["linear"], sigmas=[10.0, 1.0, 0.1])
+    as_array = make_levels(SCHEDULES["linear"], sigmas=np.array([10.0, 1.0, 0.1], np.float32))
+    np.testing.assert_allclose(as_array.sigmas, listed.sigmas, rtol=1e-7)
+    make_table("euler", SCHEDULES["linear"], sigmas=np.geomspace(100, 0.1, 5))
+
+
 ZERO_SNR = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
 
 
