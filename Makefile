@@ -36,6 +36,7 @@ cuda-compiler: $(NVCC)
 
 $(NVCC): $(VENV)/build.stamp
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target build/cuda $(CUDA_PACKAGES)
+	touch $@
 
 # TensorRT-RTX, 95 MB to download, and the Python modules of TensorRT, 1 MB each, without their libraries; `make test`
 # skips what needs one that is missing
