@@ -12,6 +12,7 @@ from pysdk.errors import EngineError, NumericalError, OptionError, OptionTypeErr
 from pysdk.manifest import DefaultsInfo
 
 SHAPE = (2, 1, 8, 8)
+GROWING = StepTable.from_columns(t=[2.0, 1.0, 0.0], a=1e30)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,12 @@ SHAPE = (2, 1, 8, 8)
         (OptionError, {"noise": np.zeros((4, *SHAPE), np.float32), "steps": 4}, r"expected .* \(5, 2, 1, 8, 8\)"),
         (OptionError, {"noise": lambda *_: np.zeros(SHAPE)}, "what noise returned for draw 0 is float64"),
         (OptionError, {"noise": lambda *_: np.zeros((1, 1, 8, 8), np.float32)}, r"draw 0 is float32 of shape \(1, 1"),
-        (NumericalError, {"initial": np.full(SHAPE, np.nan, np.float32)}, "image 0 became NaN or infinite in 50 rows"),
+        (OptionError, {"initial": np.full(SHAPE, np.nan, np.float32)}, "initial holds NaN or infinity"),
+        (NumericalError, {"noise": lambda *_: np.full(SHAPE, np.nan, np.float32)}, "image 0 became NaN or infinite"),
+        (NumericalError, {"solver": GROWING}, "image 0 became NaN or infinite in 3 rows"),
+        (OptionError, {"eta": 10**400}, "eta is 1000"),
+        (OptionError, {"steps": "9" * 5000}, "expected 'ddimN' or counts"),
+        (OptionError, {"spacing": ["leading"]}, r"spacing is \['leading'\], expected one of"),
     ],
 )
 def test_arguments(conditional: Sampler, error: type[PysdkError], options: dict[str, Any], message: str) -> None:
