@@ -24,6 +24,7 @@ from pysdk.export.engine_options import (
 from pysdk.export.preparation import prepare, step
 
 from pysdk import tensorrt_library
+from pysdk.atomic import check_target
 from pysdk.container import MAX_MEMBER_BYTES
 from pysdk.errors import ExportError
 from pysdk.manifest import Manifest
@@ -94,11 +95,13 @@ def build(
         MissingDependencyError: torch, onnx, onnxscript, safetensors or the TensorRT asked for is not installed.
         OptionError: `engine` is none of these, `tensorrt` is given without that engine, or a finished engine is asked
             to be another.
+        OutputError: `out` cannot be written.
         ExportError: a step failed; the message starts with its name.
     """
     wanted = check_engines(engine, tensorrt)
     if "tensorrt" in wanted:
         tensorrt_library.find()  # before minutes of work
+    check_target(out)
     network, manifest = prepare(
         source,
         solver=solver,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pysdk.atomic import check_target
 from pysdk.engines import require
 
 INSTALL = "pip install 'pysdk[export]'"
@@ -27,6 +28,8 @@ def command(plan: Path, checkpoint: Path, flags: tuple[str, ...], out: Path | No
     from pysdk.export.classifier import add_classifier
     from pysdk.export.openai_classifier import load_classifier
 
+    if out is not None:
+        check_target(out)
     classifier = load_classifier(checkpoint, pairs(flags))
     manifest = add_classifier(plan, classifier, classifier.classes, out=out, name=checkpoint.stem)
     assert manifest.classifier is not None

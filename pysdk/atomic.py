@@ -34,9 +34,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = _target(path)
     part = _part(target)
     with _cleaning(target, part):
-        if target.exists() and not target.is_file():
-            kind = "a folder" if target.is_dir() else "a device"
-            raise OutputError(f"cannot write {os.fspath(path)!r}: it is {kind}, expected a file")
+        _refuse_what_is_there(target, path, folder=False)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -58,8 +56,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = _target(path)
     part = _part(target)
     with _cleaning(target, part):
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise OutputError(f"cannot write the folder {os.fspath(path)!r}: it exists already, choose a new name")
+        _refuse_what_is_there(target, path, folder=True)
         part.mkdir()
         yield part
         for folder, _, files in os.walk(part):
@@ -70,6 +67,35 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             target.rmdir()  # empty: Windows does not rename onto it
         part.rename(target)
         _sync_folder(target.parent)
+
+
+def check_target(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Raise what `atomic_file`, or `atomic_folder`, would raise at once; to be asked before long work.
+
+    Raises:
+        OutputError: `path` is no name, its folder is not there or must not be written to, or something else is there.
+    """
+    target = _target(path)
+    with _explaining(target):
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {os.fspath(path)!r}: {_no_folder(target)}")
+        _refuse_what_is_there(target, path, folder=folder)
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {os.fspath(path)!r}: the folder {str(target.parent)!r} is not writable")
+
+
+def _refuse_what_is_there(target: Path, path: str | os.PathLike[str], *, folder: bool) -> None:
+    if not target.exists():
+        return
+    if folder and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"cannot write the folder {os.fspath(path)!r}: it exists already, choose a new name")
+    if not folder and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device"
+        raise OutputError(f"cannot write {os.fspath(path)!r}: it is {kind}, expected a file")
+
+
+def _no_folder(target: Path) -> str:
+    return f"there is no folder {str(target.parent)!r}, create it first"
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -87,21 +113,31 @@ def _part(target: Path) -> Path:
 @contextmanager
 def _cleaning(target: Path, part: Path) -> Iterator[None]:
     """Remove `part` on any failure and say what an OSError means for `target`."""
+    with _explaining(target):
+        try:
+            yield
+        except BaseException:
+            import shutil  # slow to import, and only failures need it
+
+            with suppress(OSError):
+                shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """Say what an OSError means for `target`."""
     try:
         yield
-    except BaseException as error:
-        import shutil  # slow to import, and only failures need it
-
-        with suppress(OSError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, PysdkError):
-            raise OutputError(f"cannot write {str(target)!r}: {_reason(target, error)}") from error
-        raise
+    except OSError as error:
+        if isinstance(error, PysdkError):
+            raise
+        raise OutputError(f"cannot write {str(target)!r}: {_reason(target, error)}") from error
 
 
 def _reason(target: Path, error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and not target.parent.is_dir():
-        return f"there is no folder {str(target.parent)!r}, create it first"
+        return _no_folder(target)
     return _REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.atomic import atomic_file, atomic_folder
+from pysdk.atomic import atomic_file, atomic_folder, check_target
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
         if self.ndim != 4 or self.dtype != np.uint8 or 0 in self.shape[1:]:
             raise OptionError(f"pictures are uint8 (N, H, W, C), this is {self.dtype} {self.shape}; slice with [i:i+1]")
         count, height, width, channels = self.shape
-        if channels not in (1, 3):
-            raise OptionError(f"pictures have 1 or 3 channels, these have {channels}; save them as .npz")
+        check_channels(channels)
         return count, height, width, channels
 
     def _repr_png_(self) -> bytes | None:
@@ -223,16 +222,20 @@ def check_output(path: str | os.PathLike[str], *, animation: bool = False) -> st
 
     Raises:
         OptionError: there is no such form of output; ".gif" is one only if `animation`.
-        OutputError: the folder it is in does not exist.
+        OutputError: it could not be written, see `pysdk.atomic.check_target`.
     """
     suffix = _suffix(path)
     if suffix not in ("", ".npz", *_FORMATS, *([".gif"] if animation else [])):
         expected = f"{', '.join(_FORMATS)}, .npz, or / at the end for a folder"
         raise OptionError(f"images cannot be saved as {suffix!r}; use {expected}")
-    parent = Path(path).absolute().parent
-    if not parent.is_dir():
-        raise OutputError(f"cannot write {os.fspath(path)!r}: there is no folder {str(parent)!r}; make it first")
+    check_target(path, folder=not suffix)
     return suffix
+
+
+def check_channels(channels: int) -> None:
+    """OptionError unless pictures can have so many."""
+    if channels not in (1, 3):
+        raise OptionError(f"pictures have 1 or 3 channels, these have {channels}; save them as .npz")
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

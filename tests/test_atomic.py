@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pysdk.atomic import atomic_file, atomic_folder
+from pysdk.atomic import atomic_file, atomic_folder, check_target
 from pysdk.errors import OptionTypeError, OutputError
 
 
@@ -96,6 +96,31 @@ def test_missing_folder_folder_device_long_name_and_wrong_type(tmp_path: Path) -
     with pytest.raises(OptionTypeError, match="got int"):
         atomic_file(3).__enter__()  # type: ignore[arg-type]
     assert names(tmp_path) == ["pipe"]
+
+
+def test_a_target_is_checked_without_touching_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").touch()
+    (tmp_path / "empty").mkdir()
+    check_target(tmp_path / "old")
+    check_target(tmp_path / "new")
+    check_target(tmp_path / "empty", folder=True)
+    for path, folder, message in (
+        (tmp_path / "missing" / "a", False, "there is no folder .*missing', create it first"),
+        (tmp_path / "full", False, "it is a folder, expected a file"),
+        (tmp_path / "full", True, "it exists already, choose a new name"),
+        (tmp_path / "old", True, "it exists already"),
+        (tmp_path / "old" / "a", False, "there is no folder"),
+        (tmp_path / ("n" * 300), False, "the name is too long"),
+        ("", False, "not a file name"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            check_target(path, folder=folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a superuser may write anywhere
+    with pytest.raises(OutputError, match="is not writable"):
+        check_target(tmp_path / "new")
+    assert names(tmp_path) == ["empty", "full", "old"]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pysdk.export.onnx_files import OnnxFiles
 from tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler, engines
-from pysdk.errors import ExportError, OptionError
+from pysdk.errors import ExportError, OptionError, OutputError
 from pysdk.manifest import ModelInfo
 from pysdk.training.checkpoint import load_model
 
@@ -190,10 +190,12 @@ def test_guidance_that_the_network_cannot_do(tmp_path: Path, unconditional_check
         build(unconditional_checkpoint, tmp_path / "a.plan", guidance_scale=2.0)
 
 
-def test_a_plan_that_cannot_be_written(tmp_path: Path, conditional_checkpoint: Path, exported: Any) -> None:
-    exported()
+def test_a_plan_that_cannot_be_written(
+    tmp_path: Path, conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ExportError, match=r"write the plan: cannot write .*: there is no folder"):
+    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: pytest.fail("exported before the check"))
+    with pytest.raises(OutputError, match=r"cannot write .*: there is no folder"):
         build(conditional_checkpoint, tmp_path / "file" / "a.plan", batch_size=1)
 
 

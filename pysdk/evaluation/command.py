@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pysdk.atomic import atomic_file
+from pysdk.atomic import atomic_file, check_target
 from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.kernel import SUBSET_SIZE
@@ -72,28 +73,35 @@ def command(
     unknown = sorted(set(wanted) - set(METRICS))
     if unknown:
         raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
+    if out is not None:
+        check_target(out)
     kept = 0 if wanted == ["frechet"] else keep
     sampling = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale}
-    given = {name: value for name, value in sampling.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
     extractor = OnnxFeatures(features, threads=threads)
     options: dict[str, Any] = {"keep": kept, "batch_size": batch_size, "seed": seed}
-    known = measure(_source(reference, split), extractor, **options)
     settings: dict[str, Any] = {
         "images": images,
         "reference": f"{reference}, {split}",
         "features": features,
         "seed": seed,
     }
-    if images.endswith(".plan"):
-        with Sampler(images, threads=threads) as sampler:
-            drawn = plan_source(sampler, DEFAULT_SAMPLES if samples is None else samples, seed, work=work, **given)
-            found = measure(drawn, extractor, **options)
-        settings |= sampling
-    else:
-        unused = [*given, *(["work"] if work else [])]
-        if unused:
-            raise OptionError(f"--{unused[0].replace('_', '-')} is for a plan, and {images!r} is none; leave it out")
-        found = measure(_source(images, images_split, samples), extractor, **options)
+    with ExitStack() as stack:
+        # what can be refused is, before the reference is gone through
+        if images.endswith(".plan"):
+            sampler = stack.enter_context(Sampler(images, threads=threads))
+            sampler.sample(0, seed=seed, **given)
+            judged = plan_source(sampler, DEFAULT_SAMPLES if samples is None else samples, seed, work=work, **given)
+            settings |= sampling
+        else:
+            unused = [*given, *(["work"] if work else [])]
+            if unused:
+                raise OptionError(
+                    f"--{unused[0].replace('_', '-')} is for a plan, and {images!r} is none; leave it out"
+                )
+            judged = _source(images, images_split, samples)
+        known = measure(_source(reference, split), extractor, **options)
+        found = measure(judged, extractor, **options)
     result = {**settings, "samples": found.count, "reference_images": known.count}
     result |= compare(found, known, wanted, neighbours=neighbours, subset_size=subset_size, seed=seed)
     if found.in_class is not None:

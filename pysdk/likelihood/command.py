@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from pysdk.atomic import atomic_file
+from pysdk.atomic import atomic_file, check_target
 from pysdk.cli_options import steps_of
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
@@ -83,6 +83,8 @@ def ask(
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file with the terms of every image.")
 def command(out: Path | None, **arguments: Any) -> None:
     """The variational bound of PLAN on images of a data set, in bits per dimension."""
+    if out is not None:
+        check_target(out)
     found = ask(**arguments)
     click.echo(found.summary())
     if out is not None:

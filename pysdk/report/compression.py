@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pysdk.atomic import atomic_file
+from pysdk.atomic import atomic_file, check_target
 from pysdk.errors import MissingDependencyError, OptionError
 from pysdk.likelihood import Likelihood
 from pysdk.schedule import Float64Array
@@ -64,12 +64,19 @@ def compression_curve(likelihood: Likelihood) -> Curve:
 
 
 def check_path(path: str | os.PathLike[str]) -> str:
-    """The suffix of a path a curve can be saved at; OptionError if there is no such form."""
+    """The suffix of a path a curve can be saved at.
+
+    Raises:
+        OptionError: there is no such form.
+        MissingDependencyError: a plot needs matplotlib.
+        OutputError: it could not be written, see `pysdk.atomic.check_target`.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise OptionError(f"a curve cannot be saved as {suffix!r}, expected one of {', '.join(SUFFIXES)}")
     if suffix == ".png":
         _require_matplotlib()
+    check_target(path)
     return suffix
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pysdk.errors import CheckpointError, NumericalError, OptionError
+from pysdk.errors import CheckpointError, NumericalError, OptionError, OutputError
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
 from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
@@ -255,6 +255,7 @@ def fit(
 
     Raises:
         OptionError: data and network do not fit together.
+        OutputError: there can be no such folder.
         NumericalError: the loss became NaN or infinite; the last good state is kept.
         KeyboardInterrupt: Ctrl-C, after the state was saved.
     """
@@ -264,6 +265,10 @@ def fit(
         )
     if model.unet.num_classes not in (None, data.num_classes):
         raise OptionError(f"The network has {model.unet.num_classes} classes, the data {data.num_classes or 0}.")
+    try:
+        run.mkdir(parents=True, exist_ok=True)  # before the first step
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {str(run)!r}: {error.strerror}; choose another") from error
     trainer = Trainer(model, config, torch.device(device))
     trainer.restore(run)
     batches = Batches(data, config, model.unet.num_classes if model.unet.null_label else None)

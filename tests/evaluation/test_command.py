@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pysdk.errors import OptionError
+from pysdk.errors import OptionError, PysdkError
 from pysdk.evaluation.command import command
 from pysdk.evaluation.sources import open_source
 
@@ -64,6 +64,25 @@ def test_options_that_do_not_apply_are_refused(garments_plan: Path) -> None:
         line = ["--features", SHIPPED, "--reference", SUBSET, *arguments]
         with pytest.raises(OptionError, match=message):
             CliRunner().invoke(command, line, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ("missing.plan", (), "there is no plan"),
+        ("missing.npz", (), "There is no file"),
+        (None, ("-n", "0"), "the number of images is 0"),
+        (None, ("--solver", "magic"), "solver is 'magic'"),
+        (None, ("--steps", "0"), "steps is 0"),
+        (None, ("--out", "missing/a.json"), "there is no folder"),
+    ],
+)
+def test_refused_before_the_reference_is_gone_through(
+    garments_plan: Path, monkeypatch: pytest.MonkeyPatch, images: str | None, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setattr("pysdk.evaluation.command.measure", lambda *_, **__: pytest.fail("measured before the check"))
+    with pytest.raises(PysdkError, match=message):
+        evaluate(images or str(garments_plan), *options)
 
 
 def test_torch_is_not_needed(tmp_path: Path) -> None:
