@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from pysdk.cli_options import numbers, solver_options, steps_of
-from pysdk.errors import PysdkError
+from pysdk.cli_options import SET_HELP, numbers, solver_options, steps_of
+from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
 _LAZY = {
@@ -50,7 +50,7 @@ def pysdk() -> None:
 
 
 def run(command: click.Command) -> None:
-    """Run a command; our own errors become one line on stderr and exit code 1."""
+    """Run a command; our own errors, and those of the system, become one line on stderr and exit code 1."""
     try:
         command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -59,8 +59,11 @@ def run(command: click.Command) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
-    except PysdkError as error:
+    except (PysdkError, OSError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except MemoryError as error:
+        click.echo(f"error: there is not enough memory for this ({error}); ask for fewer images at once", err=True)
         sys.exit(1)
 
 
@@ -81,13 +84,13 @@ def main() -> None:
 @click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
 @click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all).")
 @click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
-@click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Solver option, e.g. eta=0.5.")
+@click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP)
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
-@click.option("--columns", type=int, help="Images per row of a grid.")
+@click.option("--columns", type=click.IntRange(min=1), help="Images per row of a grid.")
 @click.option(
     "-o",
     "--out",
@@ -117,12 +120,17 @@ def sample(
     out: str,
 ) -> None:
     """Draw images from PLAN and write them to a file or folder."""
-    from pysdk.images import check_output, save_gif
+    from pysdk.images import check_channels, check_output, save_gif
     from pysdk.sampler import Sampler
 
-    animated = check_output(out, animation=True) == ".gif"  # before anything is drawn
+    # before anything is drawn
+    suffix = check_output(out, animation=True)
+    if columns is not None and suffix in ("", ".npz"):
+        raise OptionError(f"--columns is for a grid, and {out!r} holds none; leave it out")
 
     with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size, device=device) as sampler:
+        if suffix != ".npz":
+            check_channels(sampler.plan.manifest.model.shape[0])
         request: dict[str, Any] = {
             "seed": seed,
             "start": start,
@@ -135,7 +143,7 @@ def sample(
             **solver_options(pairs),
         }
         layout = {} if columns is None else {"columns": columns}
-        if animated:
+        if suffix == ".gif":
             previews = sampler.stream(n, **request)
             shown = [preview.x for preview in previews]
             # frames spread over the chain; the last is always among them

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 from pysdk.errors import OptionError
+
+if TYPE_CHECKING:
+    from pysdk.table import Clip
+
+SET_HELP = "Solver option, e.g. eta=0.5; clip is none, dynamic or the limit of a clamp."
 
 
 def numbers(name: str, text: str | None) -> Any:
     """None, one number, or a list of them from "3" or "0,1,2"."""
     if text is None:
         return None
-    try:
-        values = [float(part) if "." in part else int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError(f"{name} is {text!r}, expected a number or several with commas between") from None
+    values = [_number(part) for part in text.split(",")]
+    if None in values:
+        raise OptionError(f"{name} is {text!r}, expected a number or several with commas between")
     return values[0] if len(values) == 1 else values
 
 
@@ -30,14 +35,50 @@ def steps_of(steps: str | None, timesteps: str | None) -> Any:
 
 
 def solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """{"eta": 0.5} from "eta=0.5"; values are read as JSON, else as words."""
+    """{"eta": 0.5} from "eta=0.5"; values are read as JSON, else as words.
+
+    Raises:
+        OptionError: a text is no pair, or no solver has such an option.
+    """
+    from pysdk import solvers
+    from pysdk.request import TIMESTEP_OPTIONS
+
+    known = {*TIMESTEP_OPTIONS, *(option for name in solvers.SOLVERS for option in solvers.solver_options(name))}
     options: dict[str, Any] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
             raise OptionError(f"option is {pair!r}, expected NAME=VALUE such as eta=0.5")
+        if name not in known:  # also what the command has an option of its own for
+            raise OptionError(f"no solver has an option {name!r}; there are {sorted(known)}")
+        if name == "clip":
+            options[name] = _clip(value)
+            continue
         try:
             options[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except ValueError:  # also of a number with too many digits
             options[name] = value
     return options
+
+
+def _number(text: str) -> int | float | None:
+    """A finite number, a whole one as int; None if it is none."""
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        return value if math.isfinite(value) else None
+    return None
+
+
+def _clip(text: str) -> Clip:
+    """What a plan or solver calls `Clip.none()`, `Clip.dynamic()` or `Clip.clamp(limit)`."""
+    from pysdk.table import Clip
+
+    limit = _number(text)
+    if limit is not None:
+        return Clip.clamp(limit)
+    if text not in ("none", "dynamic"):
+        raise OptionError(f"clip is {text!r}, expected none, dynamic or the limit of a clamp such as 1.0")
+    return Clip.none() if text == "none" else Clip.dynamic()

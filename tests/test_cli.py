@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from tiny_networks import multiplication, toy_engine, write_toy_plan
 
-from pysdk import Sampler, cli
+from pysdk import Clip, Sampler, cli
+from pysdk.cli_options import numbers, solver_options
 
 DATA = Path(__file__).parent / "data" / "fashion_mnist_1000.npz"
 SMALL = ["--model-channels=8", "--channel-mult=1", "--num-res-blocks=1", "--head-channels=8", "--norm-groups=4"]
@@ -136,6 +137,63 @@ def test_verify_reads_every_member(pysdk: Command, toy: Path) -> None:
 # errors
 
 
+@pytest.mark.parametrize("target", ["taken/", "folder.png"])
+def test_what_cannot_be_written_is_not_drawn(
+    pysdk: Command, toy: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    Path("taken").mkdir()
+    Path("taken/file").touch()
+    Path("folder.png").mkdir()
+    monkeypatch.setattr(Sampler, "sample", lambda *_, **__: pytest.fail("drawn before the check"))
+    outcome = pysdk("sample", toy, "-o", target)
+    assert outcome.code == 1
+    assert "cannot write" in outcome.err
+
+
+def test_pictures_of_two_channels_are_not_drawn(
+    pysdk: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = write_toy_plan(tmp_path / "two.plan", multiplication(0.5, shape=(2, 2, 2)), shape=(2, 2, 2), out_channels=2)
+    assert pysdk("sample", plan, "-n", 1, "-o", "a.npz").code == 0
+    monkeypatch.setattr(Sampler, "sample", lambda *_, **__: pytest.fail("drawn before the check"))
+    outcome = pysdk("sample", plan, "-n", 1, "-o", "a.png")
+    assert outcome == Outcome(1, "", "error: pictures have 1 or 3 channels, these have 2; save them as .npz\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "clip"),
+    [("none", Clip.none()), ("dynamic", Clip.dynamic()), ("1.5", Clip.clamp(1.5)), ("2", Clip.clamp(2.0))],
+)
+def test_a_clip_in_words(text: str, clip: Clip) -> None:
+    assert solver_options((f"clip={text}", "eta=0.5")) == {"clip": clip, "eta": 0.5}
+
+
+def test_numbers_with_exponents() -> None:
+    assert numbers("guidance_scale", "1e1,2,-2.5e-1") == [10.0, 2, -0.25]
+    assert isinstance(numbers("labels", "3"), int)
+
+
+def test_memory_that_is_not_there_is_one_line(pysdk: Command, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 32.0 GiB")
+
+    monkeypatch.setattr(Sampler, "sample", full)
+    outcome = pysdk("sample", toy)
+    assert outcome.code == 1
+    assert outcome.err == (
+        "error: there is not enough memory for this (Unable to allocate 32.0 GiB); ask for fewer images at once\n"
+    )
+
+
+def test_a_full_disk_below_stdout_is_one_line(toy: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pysdk.cli", "info", "--json", str(toy)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: [Errno 28]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -157,14 +215,24 @@ def test_verify_reads_every_member(pysdk: Command, toy: Path) -> None:
         ("sample toy.plan -o a.txt", "images cannot be saved as '.txt'"),
         ("sample toy.plan -o toy.plan/a.png", "cannot write"),
         ("sample toy.plan -o missing/a.gif", "there is no folder"),
-        ("sample toy.plan -o a.npz --columns 2", "columns, padding and scale are options of a grid"),
+        ("sample toy.plan -n 4294967296 -o a.npz --columns 2", "--columns is for a grid, and 'a.npz' holds none"),
+        ("sample toy.plan -n 4294967296 -o .", "cannot write"),
+        ("sample toy.plan -s seed=3", "no solver has an option 'seed'; there are ['clip', 'corrector_steps', 'eta'"),
+        ("sample toy.plan -s n=3", "no solver has an option 'n'"),
+        ("sample toy.plan -s clip=hard", "clip is 'hard', expected none, dynamic or the limit of a clamp"),
+        ("sample toy.plan -s clip=0", "clip limit is 0.0"),
+        ("evaluate toy.plan --out missing/a.json", "there is no folder"),
+        ("likelihood toy.plan --out missing/a.json", "there is no folder"),
+        ("report compression toy.plan -o missing/a.csv", "there is no folder"),
+        ("build . -o missing/a.plan", "there is no folder"),
+        ("train --data %DATA --batch-size 4 --out toy.plan/run", "cannot make the folder"),
         ("build missing", "load the checkpoint: 'missing' is nothing that can be built"),
         ("build toy.plan -o other.plan", "load the checkpoint: "),
         ("train --data missing.npz --out run", "missing.npz"),
     ],
 )
 def test_errors_are_one_line(pysdk: Command, toy: Path, arguments: str, message: str) -> None:
-    outcome = pysdk(*arguments.split(" "))
+    outcome = pysdk(*arguments.replace("%DATA", str(DATA)).split(" "))
     assert outcome.code == 1
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.cli_options import numbers, solver_options, steps_of
+from pysdk.cli_options import SET_HELP, numbers, solver_options, steps_of
 from pysdk.errors import OptionError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _DRAWING = (
     click.option("--guidance-scale", help="Classifier-free guidance scale, or one per picture."),
     click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all)."),
     click.option("--classifier-scale", help="Classifier guidance scale, or one per picture."),
-    click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Solver option, e.g. eta=0.5."),
+    click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP),
     click.option("--threads", type=int, help="Processors to use (default: all)."),
     click.option(
         "-o", "--out", default="out.png", show_default=True, help="A grid, an .npz or a folder, as in sample."
