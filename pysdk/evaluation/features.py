@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.engines import default_threads, require
+from pysdk.arguments import whole_number
+from pysdk.engines import MAX_THREADS, default_threads, require
 from pysdk.errors import DataError, EngineError
 
 FILE = "features.onnx"
@@ -38,6 +39,7 @@ class OnnxFeatures:
     Raises:
         DataError: there is no such file, or its inputs and outputs are others.
         EngineError: ONNX Runtime refuses it.
+        OptionError: `threads` is no number of threads.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -53,7 +55,9 @@ class OnnxFeatures:
                 "`python -m pysdk.export.feature_network` writes."
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = default_threads() if threads is None else threads
+        options.intra_op_num_threads = whole_number(
+            "threads", default_threads() if threads is None else threads, 1, MAX_THREADS
+        )
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

@@ -81,11 +81,14 @@ def measure(
         progress: whether to show a progress bar.
 
     Raises:
-        DataError: images or features are of a wrong shape.
+        OptionError: `keep` is negative.
+        DataError: images or features are of a wrong shape, or labels have no class name.
         NumericalError: a feature is NaN or infinite.
     """
     from tqdm.auto import tqdm  # a quarter of the import time of the SDK
 
+    if keep < 0:
+        raise OptionError(f"keep is {keep}, expected 0 or more features")
     moments, reservoir = RunningMoments(), Reservoir(keep, seed)
     predicted: list[NDArray[np.int64]] = []
     asked: list[NDArray[np.int64]] = []
@@ -115,6 +118,8 @@ def class_shares(
     """The share of images put in the class they should be in: of all, and of each class that occurs."""
     right = predicted == asked
     labels = np.unique(asked).tolist()
+    if names is not None and not 0 <= labels[0] <= labels[-1] < len(names):
+        raise DataError(f"Labels go from {labels[0]} to {labels[-1]}, but there are {len(names)} class names.")
     each = {names[label] if names else str(label): float(right[asked == label].mean()) for label in labels}
     return {"all": float(right.mean()), "each": each}
 

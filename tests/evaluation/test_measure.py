@@ -100,6 +100,9 @@ def test_reservoir_takes_everyone_equally_often() -> None:
 
 
 def test_shares_of_the_classes() -> None:
+    for outside in (-1, 3):
+        with pytest.raises(DataError, match="but there are 3 class names"):
+            class_shares(np.array([0, 0]), np.array([0, outside]), ("a", "b", "c"))
     shares = class_shares(np.array([0, 0, 1, 2]), np.array([0, 0, 1, 1]), ("a", "b", "c"))
     assert shares == {"all": 0.75, "each": {"a": 1.0, "b": 0.5}}
 
