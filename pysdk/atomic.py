@@ -84,6 +84,12 @@ def check_target(path: str | os.PathLike[str], *, folder: bool = False) -> None:
             raise OutputError(f"cannot write {os.fspath(path)!r}: the folder {str(target.parent)!r} is not writable")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there. OutputError if that cannot be."""
+    with _explaining(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def _refuse_what_is_there(target: Path, path: str | os.PathLike[str], *, folder: bool) -> None:
     if not target.exists():
         return

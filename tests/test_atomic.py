@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pysdk.atomic import atomic_file, atomic_folder, check_target
+from pysdk.atomic import atomic_file, atomic_folder, check_target, make_folder
 from pysdk.errors import OptionTypeError, OutputError
 
 
@@ -121,6 +121,17 @@ def test_a_target_is_checked_without_touching_it(tmp_path: Path, monkeypatch: py
     with pytest.raises(OutputError, match="is not writable"):
         check_target(tmp_path / "new")
     assert names(tmp_path) == ["empty", "full", "old"]
+
+
+def test_a_folder_is_made_or_refused(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*file"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(OutputError, match=r"cannot write .*file"):
+        make_folder(tmp_path / "file" / "a")
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

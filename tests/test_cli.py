@@ -17,6 +17,7 @@ from tiny_networks import multiplication, toy_engine, write_toy_plan
 from pysdk import Clip, Sampler, cli
 from pysdk.cli_options import numbers, solver_options
 
+FEATURES = Path(__file__).parents[1] / "models" / "fashion-mnist-classifier"
 DATA = Path(__file__).parent / "data" / "fashion_mnist_1000.npz"
 SMALL = ["--model-channels=8", "--channel-mult=1", "--num-res-blocks=1", "--head-channels=8", "--norm-groups=4"]
 
@@ -225,14 +226,17 @@ def test_a_full_disk_below_stdout_is_one_line(toy: Path) -> None:
         ("likelihood toy.plan --out missing/a.json", "there is no folder"),
         ("report compression toy.plan -o missing/a.csv", "there is no folder"),
         ("build . -o missing/a.plan", "there is no folder"),
-        ("train --data %DATA --batch-size 4 --out toy.plan/run", "cannot make the folder"),
+        ("train --data %DATA --batch-size 4 --out toy.plan/run", "cannot write"),
         ("build missing", "load the checkpoint: 'missing' is nothing that can be built"),
         ("build toy.plan -o other.plan", "load the checkpoint: "),
         ("train --data missing.npz --out run", "missing.npz"),
+        ("train --data missing.npz --out run --device abacus", "device is 'abacus'; expected cpu, cuda"),
+        ("evaluate %DATA --threads 0 --features %FEATURES", "threads is 0"),
+        ("evaluate %DATA --keep -1 --reference %DATA --features %FEATURES", "keep is -1"),
     ],
 )
 def test_errors_are_one_line(pysdk: Command, toy: Path, arguments: str, message: str) -> None:
-    outcome = pysdk(*arguments.replace("%DATA", str(DATA)).split(" "))
+    outcome = pysdk(*arguments.replace("%DATA", str(DATA)).replace("%FEATURES", str(FEATURES)).split(" "))
     assert outcome.code == 1
     assert outcome.out == ""
     assert outcome.err.startswith("error: ")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.atomic import atomic_file
+from pysdk.atomic import atomic_file, make_folder
 from pysdk.errors import DataError, OptionError
 from pysdk.training.data import npz
 
@@ -44,7 +44,7 @@ def collect(
         DataError: a chunk is damaged.
     """
     settings = {**settings, "chunk": chunk}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not (folder / SETTINGS).exists():
         with atomic_file(folder / SETTINGS) as file:
             file.write(json.dumps(settings, indent=2).encode())

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pysdk.atomic import atomic_file, atomic_folder
+from pysdk.atomic import atomic_file, atomic_folder, make_folder
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.schedule import Schedule, make_schedule
 from pysdk.training.unet import UNet, UNetConfig
@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def save_model(folder: Path, config: ModelConfig, weights: dict[str, Tensor]) -> None:
     """Writes the two files of a finished model, each in full or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with atomic_file(folder / WEIGHTS) as file:
         file.write(save_tensors(contiguous))
@@ -126,7 +126,7 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source: str
 
 def save_state(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Writes a training state as one folder that appears in full or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with atomic_folder(folder) as part:
         (part / "state.safetensors").write_bytes(
             save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})

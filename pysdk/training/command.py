@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pysdk.engines import require
+from pysdk.errors import OptionError
 from pysdk.schedule import SCHEDULES
 
 
@@ -79,6 +80,12 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
     from pysdk.training.fit import FitConfig, fit
     from pysdk.training.unet import UNetConfig
 
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.device(target)
+    except RuntimeError as error:
+        raise OptionError(f"device is {target!r}; expected cpu, cuda or another of torch's") from error
+
     def chosen(config: type) -> dict[str, Any]:
         return {field.name: settings[field.name] for field in fields(config) if field.name in settings}
 
@@ -99,6 +106,5 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
         prediction_type=settings["prediction_type"],
         class_names=None if unconditional else dataset.class_names,
     )
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     trainer = fit(dataset, model, FitConfig(**chosen(FitConfig)), out, target)
     click.echo(f"{out}: {trainer.step} steps in {trainer.seconds:.0f} s, last loss {trainer.history[-1][1]:.4f}")

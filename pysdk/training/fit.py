@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pysdk.errors import CheckpointError, NumericalError, OptionError, OutputError
+from pysdk.atomic import make_folder
+from pysdk.errors import CheckpointError, NumericalError, OptionError
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
 from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
@@ -60,9 +61,12 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        for name in ("steps", "batch_size", "save_every", "learning_rate", "grad_clip"):
+            if not getattr(self, name) > 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected a number above 0.")
+        for name in ("warmup", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected at least 0.")
         for name in ("ema_decay", "label_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected a number in [0, 1).")
@@ -265,10 +269,7 @@ def fit(
         )
     if model.unet.num_classes not in (None, data.num_classes):
         raise OptionError(f"The network has {model.unet.num_classes} classes, the data {data.num_classes or 0}.")
-    try:
-        run.mkdir(parents=True, exist_ok=True)  # before the first step
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(run)!r}: {error.strerror}; choose another") from error
+    make_folder(run)  # before the first step
     trainer = Trainer(model, config, torch.device(device))
     trainer.restore(run)
     batches = Batches(data, config, model.unet.num_classes if model.unet.null_label else None)

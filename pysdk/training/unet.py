@@ -56,6 +56,13 @@ class UNetConfig:
         for name in ("image_shape", "channel_mult", "attention_levels", "num_res_blocks"):
             value = getattr(self, name)
             object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
+        for name in ("model_channels", "head_channels", "norm_groups"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected at least 1.")
+        if not self.channel_mult or min(self.channel_mult) <= 0:
+            raise OptionError(f"channel_mult is {self.channel_mult}; expected a number above 0 for each level.")
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout is {self.dropout}; expected a number in [0, 1).")
         if len(self.blocks_per_level) != len(self.channel_mult):
             raise OptionError(
                 f"num_res_blocks is {self.num_res_blocks}; expected one number or {len(self.channel_mult)} of them, "
