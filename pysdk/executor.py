@@ -156,11 +156,7 @@ class Executor:
 
     def _batches(self, request: Request) -> list[tuple[slice, Kind]]:
         """Which images run together, and on what chain; only the last batch is smaller, or padded. The first check."""
-        if os.getpid() != self._process:
-            raise EngineError(
-                "this sampler was made before the process forked, and the threads of its engine are not in the child; "
-                "make the Sampler in the child, or start processes with multiprocessing's 'spawn'"
-            )
+        self.require_own_process()
         guided = request.guidance is not None
         size = self.batch_size // 2 if guided else self.batch_size
         if size == 0:
@@ -179,6 +175,14 @@ class Executor:
             )
             for part in parts
         ]
+
+    def require_own_process(self) -> None:
+        """EngineError in a forked child of the process that loaded the engine."""
+        if os.getpid() != self._process:
+            raise EngineError(
+                "this sampler was made before the process forked, and the threads of its engine are not in the child; "
+                "make the Sampler in the child, or start processes with multiprocessing's 'spawn'"
+            )
 
     def _new_chain(self, kind: Kind) -> _native.Chain:
         with self._lock:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -223,6 +223,10 @@ class Plan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """OptionTypeError: what is mapped cannot be copied into another process."""
+        raise OptionTypeError(f"plan {str(self.path)!r} cannot be pickled or copied; pass its path and open it there")
 
     def __repr__(self) -> str:
         engines = ", ".join(f"{engine.kind} {engine.precision}" for engine in self.manifest.engines)

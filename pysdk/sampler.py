@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pysdk import engines
 from pysdk.arguments import whole_number
 from pysdk.cuda import device_number
-from pysdk.errors import OptionError
+from pysdk.errors import OptionError, OptionTypeError
 from pysdk.executor import Executor
 from pysdk.images import Output, check_form
 from pysdk.manifest import EngineInfo
@@ -147,6 +147,10 @@ class Sampler(Uses):
             "chain": self._executor.chain_description,
         }
         return {**self.plan.describe(), "running": running}
+
+    def __reduce__(self) -> NoReturn:
+        """OptionTypeError: an engine and its threads cannot be copied into another process."""
+        raise OptionTypeError("a sampler cannot be pickled or copied; pass the plan's path and make a Sampler there")
 
     def __repr__(self) -> str:
         return f"Sampler({str(self.plan.path)!r}, {self._executor.engine.description})"
@@ -319,6 +323,7 @@ class Sampler(Uses):
             clip=clip,
             options=options,
         )
+        executor.require_own_process()
         calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
         with reporter(progress, calls) as report:
             return answer(

@@ -1,6 +1,8 @@
 """Sampler: whole chains against the papers' samplers with the same network in torch, and what goes in and comes out."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import torch
 import torch_reference
 
 from pysdk import Clip, Images, Plan, Sampler, StepTable
+from pysdk.errors import OptionTypeError
 from pysdk.images import to_uint8
 from pysdk.noise import normal
 from pysdk.solvers import make_table
@@ -262,6 +265,7 @@ def test_a_plan_handed_in_stays_open(conditional_plan: Path) -> None:
 
 FORKED = """
 import os, sys
+import numpy as np
 from pysdk import Sampler
 from pysdk.errors import EngineError
 sampler = Sampler(sys.argv[1], threads=2)
@@ -271,15 +275,24 @@ if child:
     sampler.sample(2, steps=2)
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 refused = 0
-for call in (sampler.sample, lambda *a, **k: list(sampler.stream(*a, **k))):
+likelihood = lambda n, steps: sampler.likelihood(np.zeros((n, 8, 8, 1), np.uint8), labels=0, steps=steps)
+for call in (sampler.sample, lambda *a, **k: list(sampler.stream(*a, **k)), likelihood):
     try:
         call(2, steps=2)
     except EngineError as error:
         refused += "make the Sampler in the child" in str(error)
 with Sampler(sys.argv[1], threads=2) as own:
     refused += own.sample(2, steps=2).shape == (2, 8, 8, 1)
-os._exit(7 if refused == 3 else 1)
+os._exit(7 if refused == 4 else 1)
 """
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_samplers_and_plans_are_not_copied(unconditional: Sampler, copied: Any) -> None:
+    with pytest.raises(OptionTypeError, match="a sampler cannot be pickled or copied; pass the plan's path"):
+        copied(unconditional)
+    with pytest.raises(OptionTypeError, match=r"plan .* cannot be pickled or copied; pass its path"):
+        copied(unconditional.plan)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
