@@ -145,3 +145,7 @@ def test_levels_outside_what_the_network_knows():
 def test_edm_schedules_that_are_none(options):
     with pytest.raises(ScheduleError, match=f"{next(iter(options))}|sigma_min"):
         EdmSchedule(**options)
+
+
+def test_edm_schedules_of_numpy_scalars():
+    assert EdmSchedule(np.float32(0.5), np.int64(80), sigma_data=np.float64(0.5)) == EdmSchedule(0.5, 80.0)
