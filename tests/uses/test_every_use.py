@@ -79,7 +79,11 @@ def test_images_come_in_many_forms(conditional: Sampler, images: np.ndarray) -> 
         (OptionError, np.zeros((2, 8, 8, 1), np.float32), r"images is float32 of shape .*expected \(n, 1, 8, 8\)"),
         (OptionError, np.full((1, 1, 8, 8), 255, np.float32), "images holds values from 255 to 255, expected -1 to 1"),
         (OptionError, np.full((1, 1, 8, 8), np.nan, np.float32), "images holds values from nan to nan"),
-        (OptionError, [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)], "images have shapes .* resize them"),
+        (
+            OptionError,
+            [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)],
+            "shapes .* resize or convert them",
+        ),
     ],
 )
 def test_what_is_no_image(conditional: Sampler, error: Any, given: Any, message: str) -> None:
