@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from diffusers import EulerDiscreteScheduler
 from solver_rows import SCHEDULES
 
@@ -84,6 +85,9 @@ def test_levels_may_be_an_array():
     as_array = make_levels(SCHEDULES["linear"], sigmas=np.array([10.0, 1.0, 0.1], np.float32))
     np.testing.assert_allclose(as_array.sigmas, listed.sigmas, rtol=1e-7)
     make_table("euler", SCHEDULES["linear"], sigmas=np.geomspace(100, 0.1, 5))
+    np.testing.assert_array_equal(
+        make_levels(SCHEDULES["linear"], sigmas=torch.tensor([10.0, 1.0, 0.1])).sigmas, as_array.sigmas
+    )
 
 
 ZERO_SNR = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
