@@ -85,6 +85,13 @@ def request_arguments(
 def _stacked(name: str, pictures: Any, model: ModelInfo) -> NDArray[Any]:
     """Pictures or arrays of one size as one array; grey ones get their channel."""
     channels, height, width = model.shape
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    for index, picture in enumerate(pictures):
+        found = getattr(picture, "mode", mode)  # of Pillow; a palette's indices would pass for levels of grey
+        if mode is not None and found != mode:
+            raise OptionError(
+                f"picture {index} of {name} has mode {found!r}, expected {mode!r}; use picture.convert({mode!r})"
+            )
     arrays = [np.asarray(picture) for picture in pictures]
     arrays = [array[:, :, None] if array.ndim == 2 else array for array in arrays]
     shapes = sorted({array.shape for array in arrays})
