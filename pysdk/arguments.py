@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pysdk.errors import OptionError, OptionTypeError
 
 
-def check_tensor(name: str, array: NDArray[np.float32] | None, shape: tuple[int, ...]) -> None:
-    """OptionError unless `array` is None, or float32 of `shape` and finite."""
+def check_tensor(name: str, array: NDArray[np.float32] | None, shape: tuple[int, ...], *, finite: bool = False) -> None:
+    """OptionError unless `array` is None, or float32 of `shape` and, if it has to be, finite."""
     dtype = getattr(array, "dtype", type(array).__name__)
     found = getattr(array, "shape", ())
     if array is not None and (dtype != np.float32 or found != shape):
         raise OptionError(f"{name} is {dtype} of shape {found}, expected a float32 array of shape {shape}")
-    if array is not None and not np.isfinite(array).all():
+    if finite and array is not None and not np.isfinite(array).all():
         raise OptionError(f"{name} holds NaN or infinity, expected finite numbers")
 
 

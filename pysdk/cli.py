@@ -144,11 +144,16 @@ def sample(
         }
         layout = {} if columns is None else {"columns": columns}
         if suffix == ".gif":
-            previews = sampler.stream(n, **request)
-            shown = [preview.x for preview in previews]
-            # frames spread over the chain; the last is always among them
-            stride = max(1, -(-len(shown) // frames))
-            save_gif(shown[::-1][::stride][::-1], out, **layout)
+            # frames spread over the chain; the last is always among them, and no other is kept
+            save_gif(
+                (
+                    preview.x
+                    for preview in sampler.stream(n, **request)
+                    if (preview.total - preview.step) % -(-preview.total // frames) == 0
+                ),
+                out,
+                **layout,
+            )
         else:
             sampler.sample(n, **request).save(out, **layout)
     click.echo(f"wrote {out}")

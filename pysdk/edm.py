@@ -43,8 +43,9 @@ class EdmSchedule:
             value = getattr(self, name)
             if name == "sigma_data" and value is None:
                 continue
-            if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+            if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < math.inf:
                 raise ScheduleError(f"{name} is {value!r}, expected a finite number above 0")
+            object.__setattr__(self, name, float(value))
         if self.sigma_min >= self.sigma_max:
             raise ScheduleError(f"sigma_min is {self.sigma_min}, expected less than sigma_max, {self.sigma_max}")
 

@@ -140,6 +140,8 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
                 for index, picture in enumerate(pictures):
                     (folder / f"{index:0{digits}}.png").write_bytes(_encode(picture, ".png"))
         elif suffix == ".npz":
+            if self.ndim != 4 or self.dtype != np.uint8:  # what became of them by slicing or arithmetic
+                raise OptionError(f"images are saved as uint8 (N, H, W, C), this is {self.dtype} {self.shape}")
             with atomic_file(path) as file:
                 np.savez(file, np.asarray(self))
         else:

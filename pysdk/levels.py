@@ -189,7 +189,7 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
 
 def _listed(values: Sequence[float] | Float64Array) -> Float64Array:
     try:
-        levels = np.array(values, dtype=np.float64)
+        levels = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise OptionTypeError(f"sigmas is {values!r}, expected a rule's name or a list of numbers") from None
     if levels.ndim != 1 or not levels.size or not np.isfinite(levels).all() or levels[-1] <= 0:

@@ -69,6 +69,7 @@ class Plan:
         Raises:
             PlanNotFoundError: there is no file at `path`.
             PlanError: it is no plan, damaged, of another format version, or cannot be read.
+            OptionTypeError: `path` is neither a str nor a Path.
         """
         if not isinstance(path, str | os.PathLike):
             raise OptionTypeError(f"the path of a plan is a str or a Path, got {type(path).__name__}")

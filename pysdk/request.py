@@ -91,7 +91,7 @@ def make_request(
     count = whole_number("n", n, 0, MAX_IMAGES)
     first = whole_number("start", start, 0, 2**64 - 1 - count)
     images = np.arange(count, dtype=np.uint64) + np.uint64(first)
-    check_tensor("initial", initial, (count, *manifest.model.shape))
+    check_tensor("initial", initial, (count, *manifest.model.shape), finite=True)
     if not callable(noise):
         check_tensor("noise", noise, (len(table) + 1, count, *manifest.model.shape))
     if initial is None and table.init_scale == 0:

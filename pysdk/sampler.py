@@ -198,8 +198,8 @@ class Sampler(Uses):
                 seed[j].
             start: index of the first image.
             steps: number of steps (1..T), an explicit list of descending timesteps, or a respacing rule such as
-                "ddim50"; by default the plan's, for another solver all T. A step is one network call, of some solvers
-                two (`docs/solvers.md`).
+                "ddim50"; by default the plan's, for another solver all T (of networks of sigma 18). A step is one
+                network call, of some solvers two (`docs/solvers.md`).
             solver: name of a solver (see `pysdk.solvers`), or a `StepTable`; by default the plan's.
             labels: class of every image, or one per image; by default image i is of class i mod num_classes. The
                 model's null label means no class.
@@ -217,7 +217,7 @@ class Sampler(Uses):
                 [-1, 1], which speaks DLPack too (`torch.from_dlpack`), "pil" (a list of pictures), or "dlpack": as
                 "float32", but images made on a device stay there, for `torch.from_dlpack` without a copy.
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
-                A callable gets (network calls done, network calls in all).
+                A callable gets (rows of the table done, rows in all), counted for each batch.
             options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
                 steps_offset).
 

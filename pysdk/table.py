@@ -185,7 +185,7 @@ class StepTable:
 def _float64(name: str, values: Any) -> NDArray[np.float64]:
     """Copy to a read-only float64 array that nobody else can write to."""
     try:
-        array = np.array(values, dtype=np.float64, order="C")
+        array = np.array(np.asarray(values, dtype=np.float64), order="C")  # asarray: torch's tensors too
     except (TypeError, ValueError) as error:
         raise ScheduleError(f"{name} is not an array of numbers: {error}") from error
     array.setflags(write=False)

@@ -178,6 +178,15 @@ def test_save_grids(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(picture.convert("L")), np.asarray(gray.grid(scale=1)))
 
 
+def test_what_is_no_longer_images_is_not_saved_as_them(tmp_path: Path) -> None:
+    images = Images(np.zeros((2, 3, 4, 1), np.uint8))
+    for other in (images * 0.5, images[0]):
+        for name in ("a.npz", "a.png"):
+            with pytest.raises(OptionError, match=r"uint8 \(N, H, W, C\), this is"):
+                other.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_save_npz_as_the_evaluator_reads_it(tmp_path: Path) -> None:
     images = batch(3, channels=3)
     images.save(tmp_path / "a.npz")

@@ -39,7 +39,8 @@ def as_state(name: str, images: Any, model: ModelInfo) -> Float:
     if images.dtype == np.uint8:
         if images.ndim != 4 or images.shape[1:] != (height, width, channels):
             raise OptionError(
-                f"{name} is uint8 of shape {images.shape}, expected (n, {height}, {width}, {channels}); resize them"
+                f"{name} is uint8 of shape {images.shape}, expected (n, {height}, {width}, {channels}); resize or "
+                "convert them"
             )
         return from_uint8(images, model.value_range)
     if images.ndim != 4 or images.shape[1:] != model.shape:
@@ -84,9 +85,16 @@ def request_arguments(
 def _stacked(name: str, pictures: Any, model: ModelInfo) -> NDArray[Any]:
     """Pictures or arrays of one size as one array; grey ones get their channel."""
     channels, height, width = model.shape
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    for index, picture in enumerate(pictures):
+        found = getattr(picture, "mode", mode)  # of Pillow; a palette's indices would pass for levels of grey
+        if mode is not None and found != mode:
+            raise OptionError(
+                f"picture {index} of {name} has mode {found!r}, expected {mode!r}; use picture.convert({mode!r})"
+            )
     arrays = [np.asarray(picture) for picture in pictures]
     arrays = [array[:, :, None] if array.ndim == 2 else array for array in arrays]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:
-        raise OptionError(f"{name} have shapes {shapes}, expected one size, {height}x{width}; resize them")
+        raise OptionError(f"{name} have shapes {shapes}, expected one size, {height}x{width}; resize or convert them")
     return np.stack(arrays) if arrays else np.zeros((0, height, width, channels), np.uint8)

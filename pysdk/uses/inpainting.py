@@ -110,6 +110,8 @@ def kept_region(mask: ArrayLike, n: int, model: ModelInfo) -> NDArray[np.uint8]:
         raise OptionError(
             f"mask holds {len(values)} different values, expected two: False (0) where to keep and True where to draw"
         )
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise OptionError("mask holds NaN, expected False (0) where to keep and True where to draw")
     if not array.any():
         raise OptionError("mask is False everywhere, so there is nothing to draw")
     kept = np.broadcast_to((array == 0).astype(np.uint8).reshape(-1, 1, height, width), (n, *model.shape))

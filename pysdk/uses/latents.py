@@ -37,7 +37,7 @@ def decoding(
     """The request behind `Sampler.decode`."""
     if not isinstance(latents, np.ndarray):
         raise OptionTypeError(f"latents are {type(latents).__name__}, expected a float32 array (n, C, H, W)")
-    check_tensor("latents", latents, (*latents.shape[:1], *manifest.model.shape))
+    check_tensor("latents", latents, (*latents.shape[:1], *manifest.model.shape), finite=True)
     named, options = request_arguments(manifest, arguments)
     # what is clipped on the way could not have been encoded: 25 instead of 17 dB after 50 steps of the shipped model
     options = {"eta": 0.0, "clip": Clip.none(), **options}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pysdk import _native
 from pysdk.errors import OptionError, ScheduleError
@@ -65,6 +66,11 @@ def test_copies_are_read_only_too(copied: Any):
     assert (other.timesteps.tolist(), other.clip, other.init_scale) == ([20, 10], Clip.clamp(2), 3.0)
     with pytest.raises(ValueError, match="read-only"):
         other.rows[0, 0] = 1
+
+
+def test_columns_may_be_tensors_of_torch():
+    table = StepTable.from_columns(t=torch.tensor([2.0, 1.0]), a=torch.tensor([0.5, 0.25], dtype=torch.float64))
+    assert table.column("a").tolist() == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, int])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from diffusers import EulerDiscreteScheduler
 from solver_rows import SCHEDULES
 
@@ -84,6 +85,9 @@ def test_levels_may_be_an_array():
     as_array = make_levels(SCHEDULES["linear"], sigmas=np.array([10.0, 1.0, 0.1], np.float32))
     np.testing.assert_allclose(as_array.sigmas, listed.sigmas, rtol=1e-7)
     make_table("euler", SCHEDULES["linear"], sigmas=np.geomspace(100, 0.1, 5))
+    np.testing.assert_array_equal(
+        make_levels(SCHEDULES["linear"], sigmas=torch.tensor([10.0, 1.0, 0.1])).sigmas, as_array.sigmas
+    )
 
 
 ZERO_SNR = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
@@ -145,3 +149,7 @@ def test_levels_outside_what_the_network_knows():
 def test_edm_schedules_that_are_none(options):
     with pytest.raises(ScheduleError, match=f"{next(iter(options))}|sigma_min"):
         EdmSchedule(**options)
+
+
+def test_edm_schedules_of_numpy_scalars():
+    assert EdmSchedule(np.float32(0.5), np.int64(80), sigma_data=np.float64(0.5)) == EdmSchedule(0.5, 80.0)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_networks import write_toy_plan
 from twin import twin
 
@@ -79,7 +80,17 @@ def test_images_come_in_many_forms(conditional: Sampler, images: np.ndarray) -> 
         (OptionError, np.zeros((2, 8, 8, 1), np.float32), r"images is float32 of shape .*expected \(n, 1, 8, 8\)"),
         (OptionError, np.full((1, 1, 8, 8), 255, np.float32), "images holds values from 255 to 255, expected -1 to 1"),
         (OptionError, np.full((1, 1, 8, 8), np.nan, np.float32), "images holds values from nan to nan"),
-        (OptionError, [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)], "images have shapes .* resize them"),
+        (
+            OptionError,
+            [Image.new("L", (8, 8)), Image.new("P", (8, 8))],
+            r"picture 1 of images has mode 'P', expected 'L'; use picture\.convert\('L'\)",
+        ),
+        (OptionError, [Image.new("RGB", (8, 8))], "picture 0 of images has mode 'RGB', expected 'L'"),
+        (
+            OptionError,
+            [np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)],
+            "shapes .* resize or convert them",
+        ),
     ],
 )
 def test_what_is_no_image(conditional: Sampler, error: Any, given: Any, message: str) -> None:

@@ -111,6 +111,7 @@ def test_masks_of_numbers_and_noise_of_ones_own(conditional: Sampler, images: np
         (OptionError, np.stack([MASK] * 3), {}, r"mask has shape \(3, 8, 8\)"),
         (OptionError, np.linspace(0, 1, 64).reshape(8, 8), {}, "mask holds 64 different values, expected two: False"),
         (OptionError, np.where(MASK, 1, -1), {}, "mask holds 2 different values, expected two"),
+        (OptionError, np.where(MASK, np.nan, 0), {}, "mask holds NaN"),
         (OptionError, np.zeros((8, 8), bool), {}, "mask is False everywhere, so there is nothing to draw"),
         (OptionTypeError, [["x"] * 8] * 8, {}, "mask has dtype <U1, expected bool"),
         (OptionError, MASK, {"jump_length": 0}, "jump_length is 0"),

@@ -49,6 +49,7 @@ def test_decode_is_ddim_without_a_clip(conditional: Sampler) -> None:
             r"latents is float64 .* expected a float32 array of shape \(2, 1, 8, 8",
         ),
         (OptionError, np.zeros((2, 8, 8), np.float32), {}, r"latents is float32 of shape \(2, 8, 8\)"),
+        (OptionError, np.full((1, 1, 8, 8), np.inf, np.float32), {}, "latents holds NaN or infinity"),
         (OptionError, np.zeros((), np.float32), {}, r"latents is float32 of shape \(\), expected .* \(1, 8, 8\)"),
         (OptionError, np.zeros((2, 1, 8, 8), np.float32), {"strength": 1}, "solver 'ddim' has no option 'strength'"),
     ],
