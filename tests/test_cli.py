@@ -228,7 +228,10 @@ def test_a_full_disk_below_stdout_is_one_line(toy: Path) -> None:
         ("build . -o missing/a.plan", "there is no folder"),
         ("train --data %DATA --batch-size 4 --out toy.plan/run", "cannot write"),
         ("build missing", "load the checkpoint: 'missing' is nothing that can be built"),
-        ("build toy.plan -o other.plan --num_classes 3", "a finished plan takes no option 'num_classes'"),
+        (
+            "build toy.plan -o other.plan --num_classes 3",
+            "load the checkpoint: a plan takes no option 'num_classes'; leave it out",
+        ),
         ("train --data missing.npz --out run", "missing.npz"),
         ("train --data missing.npz --out run --device abacus", "device is 'abacus'; expected cpu, cuda"),
         ("evaluate %DATA --threads 0 --features %FEATURES", "threads is 0"),
