@@ -26,7 +26,7 @@ from benchmarks.workload import BUILT
 from pysdk import Plan, _native, engines
 from pysdk.atomic import atomic_file
 from pysdk.manifest import NETWORK_NAME, Manifest
-from pysdk.plan import write_plan
+from pysdk.plan_writer import write_plan
 
 CIFAR10 = {
     "sample_size": 32,

@@ -28,7 +28,7 @@ from pysdk.atomic import check_target
 from pysdk.container import MAX_MEMBER_BYTES
 from pysdk.errors import ExportError
 from pysdk.manifest import Manifest
-from pysdk.plan import write_plan
+from pysdk.plan_writer import write_plan
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network

@@ -16,7 +16,8 @@ from torch import nn
 from pysdk.engines import Engine, default_threads, home, onnxruntime
 from pysdk.errors import ExportError, OptionError
 from pysdk.manifest import CLASSIFIER_NAME, ClassifierInfo, EngineInfo, Manifest, ModelInfo
-from pysdk.plan import Plan, write_plan
+from pysdk.plan import Plan
+from pysdk.plan_writer import write_plan
 
 
 def add_classifier(

@@ -217,7 +217,7 @@ class WithoutTime(nn.Module):
 
 
 def test_a_manifest_whose_classifier_is_missing(plan: Path, tmp_path: Path) -> None:
-    from pysdk.plan import write_plan
+    from pysdk.plan_writer import write_plan
 
     with (
         Plan.open(plan) as opened,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pysdk.manifest import DefaultsInfo, EngineInfo, Manifest, ModelInfo, ScheduleInfo
-from pysdk.plan import write_plan
+from pysdk.plan_writer import write_plan
 
 TOY_SHAPE = (1, 2, 2)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pysdk import Plan, _native, cuda_driver, kernel_cache, tensorrt_library
 from pysdk.cuda_driver import CudaDevice
 from pysdk.manifest import EngineInfo
-from pysdk.plan import write_plan
+from pysdk.plan_writer import write_plan
 
 # the random chains that the CPU's tests are made of
 sys.path.insert(0, str(Path(__file__).parents[1] / "native"))

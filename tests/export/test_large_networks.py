@@ -27,7 +27,7 @@ from pysdk import Plan, Sampler, engines
 from pysdk.errors import EngineError, ExportError, OptionError, PlanError
 from pysdk.manifest import EngineInfo
 from pysdk.onnx_tensors import places, stored
-from pysdk.plan import add_engine, write_plan
+from pysdk.plan_writer import add_engine, write_plan
 
 KINDS = ["native", "onnxruntime"]
 OPTIONS = {

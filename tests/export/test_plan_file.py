@@ -15,7 +15,7 @@ from tiny_networks import toy_engine, write_toy_plan
 from pysdk import Plan, Sampler
 from pysdk.errors import CheckpointError, ExportError, PlanError
 from pysdk.manifest import ClassifierInfo, ClipInfo, DefaultsInfo
-from pysdk.plan import write_plan
+from pysdk.plan_writer import write_plan
 
 
 def changed(source: Path, path: Path, drop: str = "", **fields: object) -> Path:

@@ -17,7 +17,7 @@ from torch import nn
 from pysdk import Plan, Sampler
 from pysdk.engines.tensorrt import check_io
 from pysdk.errors import CheckpointError, EngineError, OptionError
-from pysdk.plan import add_engine
+from pysdk.plan_writer import add_engine
 from pysdk.tensorrt_library import IoTensor
 
 FORM = {"prediction_type": "epsilon", "schedule": "linear", "timesteps": "20"}

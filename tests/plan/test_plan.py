@@ -20,7 +20,8 @@ from pysdk.manifest import (
     ModelInfo,
     ScheduleInfo,
 )
-from pysdk.plan import Plan, add_engine, write_plan
+from pysdk.plan import Plan
+from pysdk.plan_writer import add_engine, write_plan
 
 
 def test_round_trip(path: Path) -> None:
