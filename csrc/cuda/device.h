@@ -73,7 +73,8 @@ class Device {
   virtual int make_current() = 0;
   virtual void restore_current(int before) noexcept = 0;
 
-  // All calls throw Error or one of its kinds, unless they are noexcept. Allocations are zeroed.
+  // All calls throw Error or one of its kinds, unless they are noexcept. Allocations are zeroed. What is
+  // released may be so at any moment, also while this thread captures.
   virtual void* allocate(std::size_t bytes) = 0;
   virtual void release(void* memory) noexcept = 0;
   virtual void* allocate_pinned(std::size_t bytes) = 0;  // host memory at the same address on the device

@@ -86,7 +86,6 @@ void* SimulatedDevice::allocate(std::size_t bytes) {
 }
 
 void SimulatedDevice::release(void* memory) noexcept {
-  for (SimulatedStream* stream : capturing_) stream->invalid = true;  // as forbidden as an allocation
   used_ -= blocks_[memory];
   blocks_.erase(memory);
   std::free(memory);
