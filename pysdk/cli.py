@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def run(command: click.Command) -> None:
     """Run a command; our own errors, and those of the system, become one line on stderr and exit code 1."""
     try:
         command.main(standalone_mode=False)
+        sys.stdout.flush()  # now, while an error can be told
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -61,10 +64,20 @@ def run(command: click.Command) -> None:
         sys.exit(130)
     except (PysdkError, OSError) as error:
         click.echo(f"error: {error}", err=True)
+        _drop_output()
         sys.exit(1)
     except MemoryError as error:
         click.echo(f"error: there is not enough memory for this ({error}); ask for fewer images at once", err=True)
         sys.exit(1)
+
+
+def _drop_output() -> None:
+    """Forget what stdout holds and cannot write: Python would try again at its end, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def main() -> None:
