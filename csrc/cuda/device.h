@@ -101,7 +101,8 @@ class Device {
   virtual void abandon_capture(Stream stream) noexcept = 0;
   // The same for networks, which may make a call that is forbidden in a capture: they are captured into a
   // graph of their own, which becomes one node of `graph`, or none if nothing was enqueued. A capture that is
-  // made invalid takes its graph with it, so that must not be one with nodes of ours.
+  // made invalid takes its graph with it, so that must not be one with nodes of ours. Our kernels are
+  // captured in place: nothing says that a child graph may set its parent's condition.
   virtual void begin_part(Stream stream) = 0;
   virtual Nodes end_part(Stream stream, Graph graph, const Nodes& after) = 0;
   virtual void abandon_part(Stream stream) noexcept = 0;

@@ -44,17 +44,6 @@ bool unused_are_zero(const cudaGraphNodeParams& given) {
   return std::all_of(bytes.begin(), bytes.end(), [](unsigned char byte) { return byte == 0; });
 }
 
-// What a node may come after: nodes of its graph, each once.
-bool after_of(Graph* graph, const cudaGraphNode_t* after, std::size_t count, const char* call,
-              std::vector<Node*>& result) {
-  for (std::size_t i = 0; i < count; ++i) {
-    Node* before = runtime().nodes.get(after[i], call);
-    if (before->graph != graph || std::count(result.begin(), result.end(), before) > 0) return false;
-    result.push_back(before);
-  }
-  return true;
-}
-
 // "The graph cannot be cloned" if it has conditional nodes.
 std::unique_ptr<Graph> copy_of(const Graph& graph) {
   auto result = std::make_unique<Graph>();
@@ -79,6 +68,16 @@ Graph* graph_of(cudaGraph_t graph, const char* call) {
   Graph* found = runtime().graphs.get(graph, call);
   if (found->broken) violation(std::string(call) + ": part of the graph was lost with a capture");
   return found;
+}
+
+bool after_of(Graph* graph, const cudaGraphNode_t* after, std::size_t count, const char* call,
+              std::vector<Node*>& result) {
+  for (std::size_t i = 0; i < count; ++i) {
+    Node* before = runtime().nodes.get(after[i], call);
+    if (before->graph != graph || std::count(result.begin(), result.end(), before) > 0) return false;
+    result.push_back(before);
+  }
+  return true;
 }
 
 void lose(Graph* graph) {

@@ -201,6 +201,9 @@ class DeviceRuns {
 };
 
 Graph* graph_of(cudaGraph_t graph, const char* call);
+// What a new node of `graph` comes after, into `result`; false unless these are nodes of it, each once.
+bool after_of(Graph* graph, const cudaGraphNode_t* after, std::size_t count, const char* call,
+              std::vector<Node*>& result);
 // "The graph is transferred or destroyed at cudaStreamEndCapture": it is destroyed if the capture was lost,
 // and drivers do so to the body of a conditional node as well.
 void lose(Graph* graph);

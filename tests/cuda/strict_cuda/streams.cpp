@@ -207,12 +207,8 @@ cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph
     if (edges != nullptr) strict::violation("edge data is not modelled");
     if (mode == cudaStreamCaptureModeGlobal) strict::violation("global captures are not modelled");
     std::vector<strict::Node*> last;
-    for (std::size_t i = 0; i < count; ++i) {
-      strict::Node* node = runtime().nodes.get(after[i], "cudaStreamBeginCaptureToGraph");
-      if (node->graph != into || std::find(last.begin(), last.end(), node) != last.end())
-        return cudaErrorInvalidValue;
-      last.push_back(node);
-    }
+    if (!strict::after_of(into, after, count, "cudaStreamBeginCaptureToGraph", last))
+      return cudaErrorInvalidValue;
     strict::begin_capture(found, *into, mode, std::move(last));
     return cudaSuccess;
   });
