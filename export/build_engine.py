@@ -27,6 +27,7 @@ from pysdk import tensorrt_library
 from pysdk.atomic import check_target
 from pysdk.container import MAX_MEMBER_BYTES
 from pysdk.errors import ExportError
+from pysdk.float_state import standard_floats
 from pysdk.manifest import Manifest
 from pysdk.plan_writer import write_plan
 
@@ -61,6 +62,7 @@ def batch_of(network: Network, wanted: int | None) -> int:
     return wanted or next((info.batch_size for info in network.previous), BATCH_SIZE)
 
 
+@standard_floats
 def build(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

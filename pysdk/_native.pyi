@@ -14,6 +14,7 @@ import typing_extensions
 __all__: list[str] = [
     "BOUND_COLUMNS",
     "ENGINE_ISA",
+    "NUMERICS_VERSION",
     "STEP_COLUMNS",
     "Bound",
     "CaptureError",
@@ -25,6 +26,7 @@ __all__: list[str] = [
     "Device",
     "DeviceArray",
     "DeviceScope",
+    "FloatState",
     "Network",
     "Program",
     "SimulatedDevice",
@@ -35,6 +37,16 @@ __all__: list[str] = [
     "normal",
     "philox",
 ]
+
+class FloatState:
+    """
+    In its `with` block this thread rounds to nearest, keeps subnormal numbers and traps nothing.
+
+    What was set before comes back at the end. Every function of this module that computes does so by itself.
+    """
+    def __enter__(self) -> None: ...
+    def __exit__(self, kind: typing.Any, error: typing.Any, trace: typing.Any) -> None: ...
+    def __init__(self) -> None: ...
 
 class Denoiser:
     """
@@ -835,4 +847,5 @@ def philox(
 
 BOUND_COLUMNS: tuple[str, ...]
 ENGINE_ISA: str = "avx512"
+NUMERICS_VERSION: int = 1
 STEP_COLUMNS: tuple[str, ...]

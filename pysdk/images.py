@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pysdk.atomic import atomic_file, atomic_folder, check_target
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
+from pysdk.float_state import standard_floats
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +33,7 @@ _PREVIEW = 100
 _WHITE = 255
 
 
+@standard_floats
 def to_uint8(x: NDArray[np.float32], value_range: tuple[float, float] = (-1.0, 1.0)) -> NDArray[np.uint8]:
     """Images of a chain's state: float32 (N, C, H, W) in [low, high] to uint8 (N, H, W, C), contiguous.
 
@@ -58,6 +60,7 @@ def to_uint8(x: NDArray[np.float32], value_range: tuple[float, float] = (-1.0, 1
     return np.ascontiguousarray(scaled.transpose(0, 2, 3, 1).astype(np.uint8))
 
 
+@standard_floats
 def from_uint8(images: NDArray[np.uint8], value_range: tuple[float, float] = (-1.0, 1.0)) -> NDArray[np.float32]:
     """The way back: uint8 (N, H, W, C) to float32 (N, C, H, W), u -> low + u (high - low) / 255, rounded once."""
     low, high = value_range

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, PlanError
+from pysdk.float_state import standard_floats
 from pysdk.schedule import Schedule
 
 FORMAT_VERSION = 1
@@ -197,6 +198,7 @@ class _Version(Struct):
     format_version: int
 
 
+@standard_floats
 def parse_manifest(data: bytes | memoryview) -> Manifest:
     """Manifest from the bytes of manifest.json. PlanError, a clause without the file's name, if it is not one."""
     if len(data) > MAX_MANIFEST_BYTES:

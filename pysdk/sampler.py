@@ -17,6 +17,7 @@ from pysdk.arguments import whole_number
 from pysdk.cuda import device_number
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.executor import Executor
+from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form
 from pysdk.manifest import EngineInfo
 from pysdk.plan import Plan
@@ -80,6 +81,7 @@ class Sampler(Uses):
         OptionError: a size is out of range, or the engine cannot run at another batch size.
     """
 
+    @standard_floats
     def __init__(
         self,
         plan: str | os.PathLike[str] | Plan,
@@ -172,6 +174,7 @@ class Sampler(Uses):
         if self._opened:
             self.plan.close()
 
+    @standard_floats
     def sample(
         self,
         n: int = 64,
@@ -246,6 +249,7 @@ class Sampler(Uses):
         )
         return self._executor.images(request, output, progress)
 
+    @standard_floats
     def stream(self, n: int = 1, *, every: int = 1, output: Output = "uint8", **arguments: Any) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
 
@@ -267,6 +271,7 @@ class Sampler(Uses):
         table = resolve_table(manifest, self.schedule, solver, steps, options)
         return make_request(manifest, self.schedule, table, n=n, **named)
 
+    @standard_floats
     def likelihood(
         self,
         images: NDArray[np.uint8],

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pysdk.errors import OptionError, OptionTypeError, ScheduleError
+from pysdk.float_state import standard_floats
 
 Float64Array = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ class Schedule:
 
     betas: Float64Array
 
+    @standard_floats
     def __post_init__(self) -> None:
         betas = _checked_betas(self.betas)
         object.__setattr__(self, "betas", betas)
@@ -70,11 +72,13 @@ class Schedule:
         return cls(betas)  # type: ignore[arg-type]
 
     @classmethod
+    @standard_floats
     def linear(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
         """beta_t from `beta_start` to `beta_end` in equal steps (DDPM, section 4)."""
         return cls(beta_start + (beta_end - beta_start) * _ramp(timesteps))
 
     @classmethod
+    @standard_floats
     def scaled_linear(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
         """sqrt(beta_t) from sqrt(`beta_start`) to sqrt(`beta_end`) in equal steps (latent diffusion, 2112.10752)."""
         low = math.sqrt(_positive("beta_start", beta_start))
@@ -82,16 +86,19 @@ class Schedule:
         return cls((low + (high - low) * _ramp(timesteps)) ** 2)
 
     @classmethod
+    @standard_floats
     def sigmoid(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
         """beta_t = beta_start + (beta_end - beta_start) / (1 + exp(-u)), u from -6 to 6 (GeoDiff, 2203.02923)."""
         return cls(beta_start + (beta_end - beta_start) / (1 + np.exp(6 - 12 * _ramp(timesteps))))
 
     @classmethod
+    @standard_floats
     def sine_squared(cls, timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
         """beta_t = beta_start + (beta_end - beta_start) sin^2(pi/2 * t/(T-1)): a ramp that is flat at both ends."""
         return cls(beta_start + (beta_end - beta_start) * np.sin(0.5 * np.pi * _ramp(timesteps)) ** 2)
 
     @classmethod
+    @standard_floats
     def cosine(cls, timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
         """abar falls along a squared cosine (iDDPM, eq. 17).
 
@@ -108,6 +115,7 @@ class Schedule:
         return cls(_capped_betas(np.cos(0.5 * np.pi * (_grid(timesteps) + s) / (1 + s)) ** 2, max_beta))
 
     @classmethod
+    @standard_floats
     def laplace(cls, timesteps: int = 1000) -> Schedule:
         """The log of the signal-to-noise ratio is Laplace distributed over training (2407.03297).
 
@@ -118,6 +126,7 @@ class Schedule:
         log_snr = -0.5 * np.copysign(1.0, 0.5 - grid) * np.log(1 - np.abs(1 - 2 * grid) + 1e-6)
         return cls(_capped_betas(np.sqrt(1 / (1 + np.exp(-log_snr))), 0.999))
 
+    @standard_floats
     def with_zero_terminal_snr(self) -> Schedule:
         """The schedule shifted and scaled until nothing of the data is left at T-1 (2305.08891, Algorithm 1).
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pysdk import _native
 from pysdk.errors import OptionError, ScheduleError
+from pysdk.float_state import standard_floats
 from pysdk.noise import MAX_ROWS
 
 STEP_COLUMNS: tuple[str, ...] = tuple(_native.STEP_COLUMNS)
@@ -170,6 +171,7 @@ class StepTable:
         if not (number and abs(self.init_scale) <= _FLOAT32_MAX):
             raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
 
+    @standard_floats
     def float32(self) -> NDArray[np.float32]:
         """Return the rows as the chain takes them: float32 (K, len(STEP_COLUMNS)), C-contiguous."""
         return np.ascontiguousarray(self.rows, dtype=np.float32)

@@ -16,8 +16,8 @@ ClipKind clip_kind(const std::string& name) {
 }  // namespace
 
 std::pair<Program, std::shared_ptr<PythonNoise>> make_program(
-    const ChainShape& shape, const NdArray<float>& rows, const std::string& clip, float clip_limit,
-    double clip_ratio, float clip_max, bool learned_variance, float init_scale,
+    const ChainShape& shape, const NdArray<float>& rows, const std::string& clip, double clip_limit,
+    double clip_ratio, double clip_max, bool learned_variance, double init_scale,
     const NdArray<std::uint64_t>& seeds, const NdArray<std::uint64_t>& images,
     const std::optional<NdArray<std::int64_t>>& labels, std::int64_t null_label,
     const std::optional<NdArray<float>>& guidance, const std::optional<NdArray<float>>& classifier_scale,
@@ -32,11 +32,11 @@ std::pair<Program, std::shared_ptr<PythonNoise>> make_program(
   const auto* first = reinterpret_cast<const Row*>(table.data());
   program.rows.assign(first, first + table.shape(0));
   program.clip = clip_kind(clip);
-  program.clip_limit = clip_limit;
+  program.clip_limit = static_cast<float>(clip_limit);
   program.clip_ratio = clip_ratio;
-  program.clip_max = clip_max;
+  program.clip_max = static_cast<float>(clip_max);
   program.learned_variance = learned_variance;
-  program.init_scale = init_scale;
+  program.init_scale = static_cast<float>(init_scale);
   program.seeds = checked_values<std::uint64_t>("seeds", seeds, {batch});
   program.images = checked_values<std::uint64_t>("images", images, {batch});
   if (labels) program.labels = checked_values<std::int64_t>("labels", *labels, {batch});

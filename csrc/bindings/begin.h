@@ -15,6 +15,7 @@
 
 #include "bindings/arrays.h"
 #include "chain/program.h"
+#include "cpu/float_state.h"
 
 namespace pysdk {
 
@@ -27,6 +28,7 @@ class PythonNoise {
       : callable_(std::move(callable)), shape_(std::move(shape)) {}
   void operator()(std::int64_t draw, float* out) const {
     const py::gil_scoped_acquire gil;
+    const FloatState standard;  // whatever the callable does to it
     const auto array = checked<float>("the array returned by noise", callable_(draw), shape_);
     std::copy_n(array.data(), array.size(), out);
   }
@@ -40,8 +42,8 @@ class PythonNoise {
 // A program, and its foreign noise for owners that must show it to the garbage collector. TypeError or
 // ValueError.
 std::pair<Program, std::shared_ptr<PythonNoise>> make_program(
-    const ChainShape& shape, const NdArray<float>& rows, const std::string& clip, float clip_limit,
-    double clip_ratio, float clip_max, bool learned_variance, float init_scale,
+    const ChainShape& shape, const NdArray<float>& rows, const std::string& clip, double clip_limit,
+    double clip_ratio, double clip_max, bool learned_variance, double init_scale,
     const NdArray<std::uint64_t>& seeds, const NdArray<std::uint64_t>& images,
     const std::optional<NdArray<std::int64_t>>& labels, std::int64_t null_label,
     const std::optional<NdArray<float>>& guidance, const std::optional<NdArray<float>>& classifier_scale,
@@ -52,8 +54,8 @@ template <typename Bound, typename Type>
 void def_begin(Type& type) {
   type.def(
       "begin",
-      [](Bound& self, const NdArray<float>& rows, const std::string& clip, float clip_limit,
-         double clip_ratio, float clip_max, bool learned_variance, float init_scale,
+      [](Bound& self, const NdArray<float>& rows, const std::string& clip, double clip_limit,
+         double clip_ratio, double clip_max, bool learned_variance, double init_scale,
          const NdArray<std::uint64_t>& seeds, const NdArray<std::uint64_t>& images,
          const std::optional<NdArray<std::int64_t>>& labels, std::int64_t null_label,
          const std::optional<NdArray<float>>& guidance, const std::optional<NdArray<float>>& classifier_scale,
@@ -64,12 +66,13 @@ void def_begin(Type& type) {
             images, labels, null_label, guidance, classifier_scale, initial, known, keep, noise);
         self.begin(std::move(program), std::move(foreign));
       },
-      py::arg("rows"), py::kw_only(), py::arg("clip") = "none", py::arg("clip_limit") = 1.0f,
-      py::arg("clip_ratio") = 0.995, py::arg("clip_max") = std::numeric_limits<float>::infinity(),
-      py::arg("learned_variance") = false, py::arg("init_scale") = 1.0f, py::arg("seeds"), py::arg("images"),
-      py::arg("labels") = py::none(), py::arg("null_label") = -1, py::arg("guidance") = py::none(),
-      py::arg("classifier_scale") = py::none(), py::arg("initial") = py::none(),
-      py::arg("known") = py::none(), py::arg("keep") = py::none(), py::arg("noise") = py::none(),
+      py::call_guard<FloatState>(), py::arg("rows"), py::kw_only(), py::arg("clip") = "none",
+      py::arg("clip_limit") = 1.0, py::arg("clip_ratio") = 0.995,
+      py::arg("clip_max") = std::numeric_limits<double>::infinity(), py::arg("learned_variance") = false,
+      py::arg("init_scale") = 1.0, py::arg("seeds"), py::arg("images"), py::arg("labels") = py::none(),
+      py::arg("null_label") = -1, py::arg("guidance") = py::none(), py::arg("classifier_scale") = py::none(),
+      py::arg("initial") = py::none(), py::arg("known") = py::none(), py::arg("keep") = py::none(),
+      py::arg("noise") = py::none(),
       "Start a chain from its first row; on an error the previous one stays as it was.\n\n"
       "Args:\n"
       "    rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().\n"

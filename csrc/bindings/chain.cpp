@@ -151,7 +151,7 @@ void register_chain(py::module_& module) {
            "Raises:\n"
            "    ValueError: the chain is not guided, or was made without a classifier.\n"
            "    RuntimeError: the chain is running.")
-      .def("advance", &BoundChain::advance, py::arg("count"),
+      .def("advance", &BoundChain::advance, py::call_guard<FloatState>(), py::arg("count"),
            "Run up to `count` rows and return the number of rows done so far.\n\n"
            "The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler "
            "raises, the\n"

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "chain/cpu_chain.h"
+#include "cpu/float_state.h"
 #include "engine/denoiser.h"
 
 namespace pysdk {
@@ -23,6 +24,7 @@ namespace py = pybind11;
 using Denoise = py::typing::Callable<py::object()>;
 
 inline void check_signals() {
+  const FloatState standard;  // whatever a handler of Python does to it
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
@@ -33,6 +35,7 @@ class PythonDenoiser : public Denoiser {
   void enqueue() override {
     const py::gil_scoped_acquire gil;
     check_signals();
+    const FloatState standard;  // whatever the callable does to it
     callable_();
   }
   PyObject* callable() const { return callable_.ptr(); }

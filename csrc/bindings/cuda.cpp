@@ -214,28 +214,29 @@ void register_cuda(py::module_& module) {
            "From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` "
            "of\n"
            "them; 0 and 0 for none.")
-      .def("launch", &BoundCudaChain::launch, py::arg("count"),
+      .def("launch", &BoundCudaChain::launch, py::call_guard<FloatState>(), py::arg("count"),
            "Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.\n\n"
            "Raises:\n"
            "    RuntimeError: no denoiser, no rows, or the chain is running already.\n"
            "    CaptureError: the path asked for cannot be taken.\n"
            "    CudaError: the device failed; no row is passed over in silence.")
-      .def("wait", &BoundCudaChain::wait, py::arg("row"), py::arg("seconds") = forever,
+      .def("wait", &BoundCudaChain::wait, py::call_guard<FloatState>(), py::arg("row"),
+           py::arg("seconds") = forever,
            "Wait until `row` rows are done, all that were launched, or the time is over; return the rows "
            "done.\n\n"
            "A signal's exception, such as KeyboardInterrupt, stops the chain within 16 rows.")
-      .def("advance", &BoundCudaChain::advance, py::arg("count"),
+      .def("advance", &BoundCudaChain::advance, py::call_guard<FloatState>(), py::arg("count"),
            "Launch up to `count` rows, wait for them, and return the number of rows done so far.")
       .def("snapshot", &BoundCudaChain::snapshot, py::arg("row"), py::kw_only(), py::arg("denoised") = false,
            "Return x, or D, after `row` rows: float32 (batch, C, H, W), on the host. The chain may be "
            "running.\n\n"
            "Raises:\n"
            "    ValueError: there is no such snapshot, or a newer one took its place.")
-      .def("copy_x", &BoundCudaChain::copy_x, py::arg("to"), py::kw_only(), py::arg("first") = 0,
-           py::arg("images"),
+      .def("copy_x", &BoundCudaChain::copy_x, py::call_guard<FloatState>(), py::arg("to"), py::kw_only(),
+           py::arg("first") = 0, py::arg("images"),
            "Copy the first `images` of x to images `first`, ... of a float32 array on the same device.")
-      .def("bytes", &BoundCudaChain::bytes, py::arg("to"), py::kw_only(), py::arg("first") = 0,
-           py::arg("images"), py::arg("value_range") = std::pair(-1.0, 1.0),
+      .def("bytes", &BoundCudaChain::bytes, py::call_guard<FloatState>(), py::arg("to"), py::kw_only(),
+           py::arg("first") = 0, py::arg("images"), py::arg("value_range") = std::pair(-1.0, 1.0),
            "Convert the first `images` of x to bytes, as `pysdk.images.to_uint8`, on the device.\n\n"
            "Args:\n"
            "    to: uint8 (N, H, W, C), filled from image `first` on; None only looks for broken images.\n"

@@ -45,6 +45,7 @@ class PythonDeviceDenoiser : public DeviceDenoiser {
     check_signals();
     const CollectionPaused paused;
     const cuda::CurrentDevice current(device_);
+    const FloatState standard;  // whatever the callable does to it
     const py::object result = callable_(reinterpret_cast<std::uintptr_t>(stream));
     if (result.ptr() == Py_False)
       throw cuda::Error("the network could not be enqueued: its call returned False");

@@ -8,6 +8,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/program_values.h"
+#include "cpu/float_state.h"
 #include "engine/program.h"
 
 namespace pysdk {
@@ -108,8 +109,9 @@ void register_engine(py::module_& module) {
       "A network compiled to ops for the CPU engine; checked whole when it is made, unchanged afterwards.\n\n"
       "Several networks, on several threads, may be bound to one program; they share its weights.")
       .def(
-          py::init(&make_program), py::kw_only(), py::arg("shape"), py::arg("out_channels"),
-          py::arg("tensors"), py::arg("weights"), py::arg("ops"), py::arg("sources"), py::arg("threads") = 1,
+          py::init(&make_program), py::call_guard<FloatState>(), py::kw_only(), py::arg("shape"),
+          py::arg("out_channels"), py::arg("tensors"), py::arg("weights"), py::arg("ops"), py::arg("sources"),
+          py::arg("threads") = 1,
           "Check a program and pack its weights.\n\n"
           "Args:\n"
           "    shape: (C, H, W) of an image.\n"
@@ -127,8 +129,9 @@ void register_engine(py::module_& module) {
       module, "Network", py::is_final(), "A program on the buffers of a chain, with its own threads.")
       .def(py::init<std::shared_ptr<Program>, const NdArray<float>&, const NdArray<float>&,
                     const NdArray<std::int64_t>&, const NdArray<float>&, std::int64_t>(),
-           py::arg("program"), py::kw_only(), py::arg("network_input"), py::arg("network_time"),
-           py::arg("network_labels"), py::arg("network_output"), py::arg("threads") = 1,
+           py::call_guard<FloatState>(), py::arg("program"), py::kw_only(), py::arg("network_input"),
+           py::arg("network_time"), py::arg("network_labels"), py::arg("network_output"),
+           py::arg("threads") = 1,
            "Bind a program to arrays, which are used in place.\n\n"
            "Args:\n"
            "    network_input: float32 (NB, C, H, W), read.\n"
@@ -136,9 +139,10 @@ void register_engine(py::module_& module) {
            "    network_labels: int64 (NB,), read if the network takes labels.\n"
            "    network_output: float32 (NB, out_channels, H, W), filled.\n"
            "    threads: that compute; they do not change a bit of the result.")
-      .def("__call__", &BoundNetwork::call,
+      .def("__call__", &BoundNetwork::call, py::call_guard<FloatState>(),
            "Run the network once.\n\nRaises:\n    RuntimeError: it is running already.")
-      .def("profile", &BoundNetwork::profile, "Run the network once and return the seconds of each op.")
+      .def("profile", &BoundNetwork::profile, py::call_guard<FloatState>(),
+           "Run the network once and return the seconds of each op.")
       .def_property_readonly("bytes", &BoundNetwork::bytes, "Bytes of activations and work space.");
 }
 

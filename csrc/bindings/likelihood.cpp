@@ -126,9 +126,10 @@ void register_likelihood(py::module_& module) {
            "Set the network: a Denoiser, or a callable without arguments, that reads network_input, "
            "network_time and\n"
            "network_labels and fills network_output. Its result is ignored.")
-      .def("begin", &BoundBound::begin, py::arg("rows"), py::kw_only(), py::arg("pixels"), py::arg("seeds"),
-           py::arg("images"), py::arg("learned_variance") = false, py::arg("clip_limit"),
-           py::arg("value_low") = -1.0, py::arg("value_high") = 1.0, py::arg("labels") = py::none(),
+      .def("begin", &BoundBound::begin, py::call_guard<FloatState>(), py::arg("rows"), py::kw_only(),
+           py::arg("pixels"), py::arg("seeds"), py::arg("images"), py::arg("learned_variance") = false,
+           py::arg("clip_limit"), py::arg("value_low") = -1.0, py::arg("value_high") = 1.0,
+           py::arg("labels") = py::none(),
            "Start from the first row; on an error the previous program stays as it was.\n\n"
            "Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;\n"
            "D = clamp(p x_t + q f); log variance = log_high, or with learned variance\n"
@@ -148,7 +149,7 @@ void register_likelihood(py::module_& module) {
            "    TypeError: an array has another dtype.\n"
            "    ValueError: a shape or value does not fit.\n"
            "    RuntimeError: the bound is running.")
-      .def("advance", &BoundBound::advance, py::arg("count"),
+      .def("advance", &BoundBound::advance, py::call_guard<FloatState>(), py::arg("count"),
            "Run up to `count` rows and return the number of rows done so far.\n\n"
            "The GIL is released except in the denoiser. When the denoiser or a signal handler raises, the\n"
            "exception comes out here and the failed row may be run again.\n\n"

@@ -5,6 +5,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "chain/kernels.h"
+#include "cpu/float_state.h"
 #include "noise/philox.h"
 
 namespace pysdk {
@@ -68,7 +69,8 @@ void register_noise(py::module_& module) {
              "    counters: uint32 (n, 4).\n\n"
              "Returns:\n"
              "    uint32 (n, 4).");
-  module.def("normal", &bind_normal, py::arg("seed"), py::arg("images"), py::arg("draw"), py::arg("shape"),
+  module.def("normal", &bind_normal, py::call_guard<FloatState>(), py::arg("seed"), py::arg("images"),
+             py::arg("draw"), py::arg("shape"),
              "Return the standard normals of some images of a seed's gallery in one draw.\n\n"
              "Args:\n"
              "    seed: 64-bit seed.\n"
@@ -77,7 +79,7 @@ void register_noise(py::module_& module) {
              "    shape: of one image, usually (C, H, W).\n\n"
              "Returns:\n"
              "    float32 (n, *shape).");
-  module.def("exp", &bind_exp, py::arg("x"),
+  module.def("exp", &bind_exp, py::call_guard<FloatState>(), py::arg("x"),
              "Return e^x as in learned variance: saturates below -87 and above 88.\n\n"
              "Args:\n"
              "    x: float32 (n,).\n\n"

@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/float_state.h"
+
 namespace pysdk {
 
 // Which process this is: a forked child has none of its parent's threads.
@@ -97,6 +99,7 @@ class Threads {
     }
 
     void serve(std::size_t worker) {
+      const FloatState standard;
       std::unique_lock lock(mutex_);
       for (std::size_t seen = 0;;) {
         start_.wait(lock, [&] { return stop_ || round_ != seen; });

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/float_state.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -124,6 +126,7 @@ class Workers {
     }
 
     void serve(std::size_t worker) {
+      const FloatState standard;
       for (std::uint32_t seen = 0;;) {
         std::uint32_t now = seen;
         for (int spin = 0; spin < kSpins && now == seen; ++spin) {

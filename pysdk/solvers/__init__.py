@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
+from pysdk.float_state import standard_floats
 from pysdk.levels import make_levels
 from pysdk.prediction import PREDICTION_TYPES, read_output
 from pysdk.schedule import Schedule
@@ -60,6 +61,7 @@ def solver(function: _Function) -> _Function:
     return function
 
 
+@standard_floats
 def make_table(
     solver_name: str,
     schedule: Schedule | EdmSchedule,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
 from pysdk.executor import Executor
+from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form, in_form
 from pysdk.plan import Plan
 from pysdk.progress import Progress
@@ -43,6 +44,7 @@ class Uses:
             )
         return self.schedule
 
+    @standard_floats
     def encode(self, images: Any, *, steps: Steps = STEPS, progress: Progress = None, **arguments: Any) -> Float:
         """The noise that `decode` turns into these images: DDIM run backwards (2010.02502, section 4.3).
 
@@ -63,6 +65,7 @@ class Uses:
         manifest = self.plan.manifest
         return self._executor.run(encoding(manifest, self._diffusion, images, steps, arguments), progress)
 
+    @standard_floats
     def decode(
         self,
         latents: Float,
@@ -89,6 +92,7 @@ class Uses:
         request = decoding(self.plan.manifest, self._diffusion, latents, steps, arguments)
         return self._executor.images(request, output, progress)
 
+    @standard_floats
     def interpolate(
         self,
         first: Any,
@@ -131,6 +135,7 @@ class Uses:
             request = on_the_sphere(manifest, schedule, encoded, n, arguments)
         return self._executor.images(request, output, progress)
 
+    @standard_floats
     def image_to_image(
         self,
         images: Any,
@@ -162,6 +167,7 @@ class Uses:
         request = redrawing(self.plan.manifest, self._diffusion, images, strength, timestep, arguments)
         return self._executor.images(request, output, progress)
 
+    @standard_floats
     def inpaint(
         self,
         images: Any,

@@ -1,0 +1,44 @@
+#include "cpu/numerics.h"
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "cpu/float_state.h"
+
+namespace pysdk {
+
+namespace {
+
+namespace py = pybind11;
+
+// FloatState for a block of Python; blocks may nest.
+class BoundFloatState {
+ public:
+  void enter() { entered_.emplace_back(std::make_unique<FloatState>()); }
+  void exit(const py::object&, const py::object&, const py::object&) {
+    if (entered_.empty()) throw py::value_error("the block was not entered");
+    entered_.pop_back();
+  }
+
+ private:
+  std::vector<std::unique_ptr<FloatState>> entered_;
+};
+
+}  // namespace
+
+void register_numerics(py::module_& module) {
+  module.attr("NUMERICS_VERSION") = kNumericsVersion;
+  py::class_<BoundFloatState>(
+      module, "FloatState", py::is_final(),
+      "In its `with` block this thread rounds to nearest, keeps subnormal numbers and traps nothing.\n\n"
+      "What was set before comes back at the end. Every function of this module that computes does so by "
+      "itself.")
+      .def(py::init<>())
+      .def("__enter__", &BoundFloatState::enter)
+      .def("__exit__", &BoundFloatState::exit, py::arg("kind"), py::arg("error"), py::arg("trace"));
+}
+
+}  // namespace pysdk

@@ -1,0 +1,72 @@
+"""What a caller may have set before it calls us: rounding modes, flush-to-zero, denormals-are-zero, traps."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+LIBM = ctypes.CDLL(None)
+FLUSH, DENORMALS, MASKS = 1 << 15, 1 << 6, 0x1F80
+STATES = {
+    "up": 0x4000 | MASKS,
+    "down": 0x2000 | MASKS,
+    "to zero": 0x6000 | MASKS,
+    "flush to zero": FLUSH | MASKS,
+    "denormals are zero": DENORMALS | MASKS,
+    "all at once": 0x4000 | FLUSH | DENORMALS | MASKS,
+    "traps": MASKS & ~0x0E80,  # invalid, division by zero, overflow, underflow: the next one ends the process
+}
+"""MXCSR by name."""
+
+on_x86_and_glibc = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64") or platform.libc_ver()[0] != "glibc",
+    reason="sets MXCSR through glibc's fenv_t",
+)
+
+
+class Fenv(ctypes.Structure):
+    """fenv_t of glibc on x86-64."""
+
+    _fields_ = (("x87", ctypes.c_char * 28), ("mxcsr", ctypes.c_uint32))
+
+
+def mxcsr() -> int:
+    """The control bits of this thread, without the flags of what happened."""
+    found = Fenv()
+    assert LIBM.fegetenv(ctypes.byref(found)) == 0
+    return found.mxcsr & ~0x3F
+
+
+def set_mxcsr(value: int) -> None:
+    """For this thread; what happened is forgotten."""
+    wanted = Fenv()
+    assert LIBM.fegetenv(ctypes.byref(wanted)) == 0
+    wanted.mxcsr = value
+    assert LIBM.fesetenv(ctypes.byref(wanted)) == 0
+
+
+@contextmanager
+def thread_in(state: str) -> Iterator[None]:
+    """This thread in that state. Only calls of ours belong inside: numpy and Python themselves compute with it."""
+    before = mxcsr()
+    set_mxcsr(STATES[state])
+    try:
+        yield
+        after = mxcsr()
+    finally:
+        set_mxcsr(before)
+    assert after == STATES[state], "the caller's state did not come back"
+
+
+def is_in_force(state: str) -> bool:
+    """Whether numpy computes otherwise in that state; traps would end the process."""
+    small, third = np.float32(1e-40), np.float32(1) / np.float32(3)
+    expected = (small * np.float32(0.5), np.float32(1) / np.float32(3), -third * third)
+    with thread_in(state):
+        found = (small * np.float32(0.5), np.float32(1) / np.float32(3), -third * third)
+    return found != expected
