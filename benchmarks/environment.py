@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from pysdk import _native
+from pysdk.distribution import installed_version
 from pysdk.engines import default_threads
 
-PACKAGES = ("pysdk", "torch", "onnxruntime", "openvino", "ncnn", "pnnx", "diffusers", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "pnnx", "diffusers", "numpy")
 
 
 def complete(machine_info: dict[str, Any], count: int) -> None:
@@ -25,7 +26,8 @@ def complete(machine_info: dict[str, Any], count: int) -> None:
         kernels=_native.isa(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         engine=_native.ENGINE_ISA,
-        versions={name: version(name) for name in PACKAGES if find_spec(name) is not None},
+        versions={"pysdk": installed_version()}
+        | {name: version(name) for name in PACKAGES if find_spec(name) is not None},
     )
 
 

@@ -16,6 +16,7 @@ from pysdk.export.diffusers_unet import EmbedOnce
 from torch import nn
 
 from benchmarks.networks import BenchmarkNetwork, Inputs
+from pysdk.distribution import install_extra
 from pysdk.engines import require
 
 
@@ -211,6 +212,6 @@ class _Stock(nn.Module):
 
 def _need(package: str) -> None:
     try:
-        require(package, "pip install 'pysdk[peers]'")
+        require(package, install_extra("peers"))
     except ImportError as error:
         raise NotCompared("not installed") from error

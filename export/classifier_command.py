@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from pysdk.atomic import check_target
+from pysdk.distribution import install_extra
 from pysdk.engines import require
-
-INSTALL = "pip install 'pysdk[export]'"
 
 
 @click.command("add-classifier", context_settings={"ignore_unknown_options": True})
@@ -23,7 +22,7 @@ def command(plan: Path, checkpoint: Path, flags: tuple[str, ...], out: Path | No
     FLAGS are those of guided-diffusion's classifier_sample.py: --image_size 64 --classifier_depth 4 ...
     """
     for package in ("torch", "onnx", "onnxscript"):
-        require(package, INSTALL)
+        require(package, install_extra("export"))
     from pysdk.export.build_engine import pairs
     from pysdk.export.classifier import add_classifier
     from pysdk.export.openai_classifier import load_classifier

@@ -10,6 +10,7 @@ from typing import Any
 
 from pysdk.export.source_file import check_file
 
+from pysdk.distribution import install_extra
 from pysdk.engines import require
 from pysdk.errors import CheckpointError
 
@@ -18,7 +19,7 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 """Best first."""
 CONFIG_FILES = [INDEX, CONFIG, SCHEDULER, f"unet/{CONFIG}", f"scheduler/{SCHEDULER}"]
 PIPELINES = ("DDPMPipeline", "DDIMPipeline")
-INSTALL = "pip install 'pysdk[diffusers]'"
+INSTALL = install_extra("diffusers")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".plan", ".json")

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import click
 from msgspec.structs import replace
 
+from pysdk.distribution import install_extra, installed_version
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
@@ -23,8 +23,6 @@ from pysdk.schedule import Schedule
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network
-
-INSTALL = "pip install 'pysdk[export]'"
 
 
 @contextmanager
@@ -60,13 +58,13 @@ def prepare(
 ) -> tuple[Network, Manifest]:
     """The network of a source and the manifest of its plan, without engines; `build` documents arguments and errors."""
     for package in ("torch", "safetensors", "onnx", "onnxscript"):
-        require(package, INSTALL)
+        require(package, install_extra("export"))
     with step("load the checkpoint", verbose):
         from pysdk.export.importers import load_network
 
         network = load_network(os.fspath(source), dict(importer_options or {}))
         manifest = Manifest(
-            pysdk_version=version("pysdk"),
+            pysdk_version=installed_version(),
             created_by="pysdk build",
             model=network.model,
             schedule=network.schedule,

@@ -37,9 +37,9 @@ def __getattr__(name: str) -> Any:
     elif name == "errors":
         value = importlib.import_module("pysdk.errors")
     elif name == "__version__":
-        from importlib.metadata import version
+        from pysdk.distribution import installed_version
 
-        value = version("pysdk")
+        value = installed_version()
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from pysdk.distribution import install_extra
 from pysdk.errors import EngineError, MissingDependencyError
 from pysdk.kernel_cache import KernelCache
 from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
@@ -276,7 +277,7 @@ def find(name: str | None = None) -> Library:
     names = [found for found in installed() if name in (None, found)]
     if not names:
         wanted = "neither tensorrt nor tensorrt_rtx is" if name is None else f"{name} is not"
-        command = "pip install 'pysdk[tensorrt]'" if name is None else install_command(name)
+        command = install_extra("tensorrt") if name is None else install_command(name)
         raise MissingDependencyError(f"{wanted} installed; get it with `{command}`")
     try:
         api = importlib.import_module(_module(names[0]) or names[0])

@@ -56,7 +56,7 @@ def test_the_version() -> None:
 
     import pysdk
 
-    assert pysdk.__version__ == version("pysdk")
+    assert pysdk.__version__ == version("pysdk-diffusion")
     with pytest.raises(AttributeError, match="module 'pysdk' has no attribute 'sampel'"):
         pysdk.sampel  # type: ignore[attr-defined]  # noqa: B018
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pysdk.distribution import install_extra
 from pysdk.engines import require
 from pysdk.errors import OptionError
 from pysdk.schedule import SCHEDULES
@@ -70,7 +71,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 def command(data: str, out: Path, name: str | None, unconditional: bool, device: str | None, **settings: Any) -> None:
     """Train a U-Net and write a checkpoint folder that `pysdk build` takes. Ctrl-C stops; the same command resumes."""
     for package in ("torch", "safetensors"):
-        require(package, "pip install 'pysdk[train]'")
+        require(package, install_extra("train"))
     from dataclasses import fields
 
     import torch

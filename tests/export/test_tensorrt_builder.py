@@ -30,7 +30,7 @@ def device() -> str | None:
 
 rtx = pytest.mark.skipif(
     "tensorrt_rtx" not in tensorrt_library.installed(),
-    reason="TensorRT-RTX is not installed (`pip install 'pysdk[tensorrt]'`)",
+    reason="TensorRT-RTX is not installed (`pip install 'pysdk-diffusion[tensorrt]'`)",
 )
 no_device = pytest.mark.skipif(device() is not None, reason="this machine has a GPU")
 
@@ -201,7 +201,7 @@ def test_the_command_shows_what_it_would_build(conditional_checkpoint: Path) -> 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"neither .* installed; get it with `pip install 'pysdk\[tens"):
+    with pytest.raises(MissingDependencyError, match=r"neither .* `pip install 'pysdk-diffusion\[tensorrt\]'`"):
         tensorrt_library.find()
     with pytest.raises(MissingDependencyError, match="tensorrt is not installed; get it with `pip install tensorrt`"):
         tensorrt_library.find("tensorrt")

@@ -19,7 +19,7 @@ from pysdk.engines import tensorrt
 
 pytestmark = pytest.mark.skipif(
     tensorrt_library.installed()[:1] != ["tensorrt_rtx"],
-    reason="TensorRT-RTX is not installed (`pip install 'pysdk[tensorrt]'`), or not the one that is taken",
+    reason="TensorRT-RTX is not installed (`pip install 'pysdk-diffusion[tensorrt]'`), or not the one that is taken",
 )
 SCRIPT = Path(__file__).parents[2] / "export" / "build_engine.py"
 

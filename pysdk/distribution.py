@@ -1,0 +1,15 @@
+"""What pip calls this package. `pysdk` is its import name only: on the index that name is somebody else's package."""
+
+DISTRIBUTION = "pysdk-diffusion"
+
+
+def installed_version() -> str:
+    """The version of this package."""
+    from importlib.metadata import version  # not at the top: it takes as long to import as the rest of the command
+
+    return version(DISTRIBUTION)
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs this package with what an extra of pyproject.toml names."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
