@@ -19,6 +19,7 @@ __all__: list[str] = [
     "Bound",
     "CaptureError",
     "Chain",
+    "Cost",
     "CudaChain",
     "CudaError",
     "CudaMemoryError",
@@ -60,6 +61,23 @@ class Chain:
     NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one
     thread at a time; a call while another is running raises RuntimeError.
     """
+    @staticmethod
+    def most_bytes(
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
+        guided: bool = False,
+        classifier: bool = False,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int:
+        """
+        Bytes of such a chain with a table of so many rows, whatever it is begun with.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
     def __init__(
         self,
         *,
@@ -697,10 +715,41 @@ class Bound:
         float64 (batch, K), nats summed over an image's elements, a copy; 0 in rows not done.
         """
 
+class Cost:
+    """
+    What a program takes of a machine.
+    """
+    @property
+    def loading(self) -> int:
+        """
+        Bytes more while they are packed.
+        """
+    @property
+    def moved(self) -> float:
+        """
+        Floats that the ops of one step for the batch read and write.
+        """
+    @property
+    def multiplications(self) -> float:
+        """
+        Of all matrix products of one step for the batch, as they are made: Winograd's are fewer.
+        """
+    @property
+    def network(self) -> int:
+        """
+        Bytes of a network for the batch: activations and work space.
+        """
+    @property
+    def weights(self) -> int:
+        """
+        Bytes of the packed weights.
+        """
+
 class Program:
     """
-    A network compiled to ops for the CPU engine; checked whole when it is made, unchanged afterwards.
+    A network compiled to ops for the CPU engine; checked whole when it is made.
 
+    Nothing large is allocated before `pack`, which comes before the first network.
     Several networks, on several threads, may be bound to one program; they share its weights.
     """
     def __init__(
@@ -716,10 +765,9 @@ class Program:
         weights: list[tuple[collections.abc.Sequence[int], list[tuple[int, int, int, int, bool]]]],
         ops: list[dict[str, typing.Any]],
         sources: collections.abc.Sequence[typing_extensions.Buffer],
-        threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:
         """
-        Check a program and pack its weights.
+        Check a program.
 
         Args:
             shape: (C, H, W) of an image.
@@ -727,17 +775,34 @@ class Program:
             tensors: (channels, height, width, shared) each.
             weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
             ops: the fields of each by name, its own name being `op`.
-            sources: buffers of bytes that hold the weights; not needed afterwards.
-            threads: that pack the weights.
+            sources: buffers of bytes that hold the weights; kept until they are packed.
 
         Raises:
             ValueError: the program is not one; the message names the op and the field.
-            MemoryError: the weights do not fit in memory.
+        """
+    def cost(
+        self,
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> Cost:
+        """
+        What it takes to run on so many images, computed from its structure alone.
+
+        Raises:
+            ValueError: the batch is too large for any machine.
+        """
+    def pack(self, *, threads: typing.SupportsInt | typing.SupportsIndex = 1) -> None:
+        """
+        Read the weights and pack them; once.
+
+        Raises:
+            MemoryError: they do not fit in memory.
         """
     @property
     def weight_bytes(self) -> int:
         """
-        Bytes of the packed weights.
+        Bytes of the packed weights, 0 before they are.
         """
 
 class Network(Denoiser):
@@ -762,7 +827,7 @@ class Network(Denoiser):
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> None:
         """
-        Bind a program to arrays, which are used in place.
+        Bind a packed program to arrays, which are used in place.
 
         Args:
             network_input: float32 (NB, C, H, W), read.

@@ -33,6 +33,10 @@ class DeviceError(EngineError):
     """A device is missing, has no room, or failed; the message says which, and what to do."""
 
 
+class MemoryLimitError(PysdkError, MemoryError):
+    """Something needs more memory than it may take; the message holds both numbers and says what to change."""
+
+
 class NumericalError(PysdkError, ArithmeticError):
     """A chain produced NaN or infinity."""
 

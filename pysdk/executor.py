@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 
 from pysdk import _native, engines
 from pysdk.arguments import check_tensor
-from pysdk.errors import EngineError, NumericalError, OptionError
+from pysdk.errors import EngineError, MemoryLimitError, NumericalError, OptionError
 from pysdk.images import Output, in_form
 from pysdk.manifest import ModelInfo
+from pysdk.memory import Budget
 from pysdk.progress import Progress, reporter
 from pysdk.request import Request
 
@@ -25,6 +28,9 @@ Float: TypeAlias = NDArray[np.float32]
 
 _IDLE_CHAINS = 4
 """Chains kept for the next call, with their buffers and bindings."""
+
+_MOST_ROWS = 10_000
+"""Of a table, for the memory of a chain that is kept for other tables; longer ones count for little."""
 
 _UPDATE_SECONDS = 0.1
 """How often progress is reported."""
@@ -72,6 +78,7 @@ class Executor:
         batch_invariant: whether every engine gives an image the same bits in any smaller batch. If not, every call runs
             at the same size and the last one is padded.
         threads: of the update.
+        budget: what the memory of chains is taken from; None for one of its own.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Executor:
         batch_size: int,
         batch_invariant: bool,
         threads: int,
+        budget: Budget | None = None,
     ) -> None:
         self.model = model
         self.engine = engine
@@ -90,6 +98,7 @@ class Executor:
         self.batch_size = batch_size
         self.batch_invariant = batch_invariant
         self.threads = threads
+        self.budget = Budget() if budget is None else budget
         self._idle: list[tuple[Kind, _native.Chain]] = []
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -113,8 +122,8 @@ class Executor:
             NumericalError: the network returned NaN or infinity.
             EngineError: the network failed, or this is a forked child of the process that loaded it.
         """
-        result = np.empty((len(request), *self.model.shape), np.float32)
         batches = self._batches(request)
+        result = np.empty((len(request), *self.model.shape), np.float32)
         with reporter(progress, len(batches) * len(request.table)) as report:
             for part, kind in batches:
                 with self._chain(kind) as chain:
@@ -162,6 +171,8 @@ class Executor:
         if size == 0:
             raise OptionError("batch_size is 1, but guidance runs every image twice in one call; use 2 or more")
         alone = guided and self.batch_invariant and bool(request.table.column("unguided").any())
+        # the images as the chain has them, and as they are returned
+        self.budget.check(2 * 4 * len(request) * math.prod(self.model.shape), f"{len(request)} images need")
         parts = [slice(i, min(i + size, len(request))) for i in range(0, len(request), size)]
         return [
             (
@@ -187,6 +198,41 @@ class Executor:
     def _new_chain(self, kind: Kind) -> _native.Chain:
         with self._lock:
             engine, classifier = self.engine, self.classifier
+        give_back = self._take(kind, engine)
+        try:
+            chain = self._made(kind, engine, classifier)
+        except BaseException:
+            give_back()
+            raise
+        weakref.finalize(chain, give_back).atexit = False
+        return chain
+
+    def _take(self, kind: Kind, engine: engines.Engine) -> Callable[[], None]:
+        """Take the memory of a chain with its networks from the budget, if need be that of the idle ones."""
+        size = _native.Chain.most_bytes(
+            batch=kind.batch,
+            shape=self.model.shape,
+            out_channels=self.model.out_channels,
+            guided=kind.guided,
+            classifier=kind.classifier,
+            threads=self.threads,
+            rows=_MOST_ROWS,
+        )
+        needs = getattr(engine, "memory", None)  # of the others it is not known
+        if needs is not None:
+            try:
+                size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
+            except ValueError as error:
+                raise OptionError(f"{error}; give a smaller batch_size") from None
+        what = f"a chain of {kind.batch} images needs"
+        try:
+            return self.budget.take(size, what)
+        except MemoryLimitError:
+            with self._lock:
+                self._idle.clear()
+            return self.budget.take(size, what)
+
+    def _made(self, kind: Kind, engine: engines.Engine, classifier: engines.Engine | None) -> _native.Chain:
         chain = _native.Chain(
             batch=kind.batch,
             shape=self.model.shape,

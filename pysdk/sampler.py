@@ -20,6 +20,7 @@ from pysdk.executor import Executor
 from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form
 from pysdk.manifest import EngineInfo
+from pysdk.memory import Budget
 from pysdk.plan import Plan
 from pysdk.progress import Progress, reporter
 from pysdk.request import Noise, Request, make_request, resolve_table, split_arguments
@@ -73,9 +74,12 @@ class Sampler(Uses):
             (x, t[, label]) -> output on CUDA tensors; see `pysdk.cuda.torch_network.TorchNetwork`.
         launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for
             plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
+        max_memory: bytes that engines, chains and results may take, on the CPU; by default four fifths of what the
+            system gives (the machine's memory, or the limit of a control group or of the process).
 
     Raises:
         PlanNotFoundError, PlanError: there is no such plan, or it is damaged.
+        MemoryLimitError: `max_memory` is too small for the plan; `sample` raises it for a batch.
         EngineError: no engine of the plan runs on this machine.
         DeviceError: there is no such device, or it has no room.
         OptionError: a size is out of range, or the engine cannot run at another batch size.
@@ -92,10 +96,14 @@ class Sampler(Uses):
         device: str = "cpu",
         network: Any = None,
         launch: Launch = "auto",
+        max_memory: int | None = None,
     ) -> None:
         number = device_number(device)
         if number is None and (network is not None or launch != "auto"):
             raise OptionError("network and launch are for a CUDA device; give device='cuda' too, or leave them out")
+        if number is not None and max_memory is not None:
+            raise OptionError("max_memory limits the memory of the CPU's engines; leave it out on a CUDA device")
+        self._budget = Budget(max_memory)
         self.device = device
         self.threads = whole_number(
             "threads", engines.default_threads() if threads is None else threads, 1, engines.MAX_THREADS
@@ -133,9 +141,17 @@ class Sampler(Uses):
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
             info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
             network = self.plan.member(classifier.member)
-            gradient = engines.module(info.kind).load(reads, info, network, self.threads)
-        engine = engines.load(self.plan, chosen, self.threads)
-        return Executor(model, engine, gradient, batch_size=size, batch_invariant=invariant, threads=self.threads)
+            gradient = engines.module(info.kind).load(reads, info, network, self.threads, budget=self._budget)
+        sized = msgspec.structs.replace(chosen, batch_size=size)
+        return Executor(
+            model,
+            engines.load(self.plan, sized, self.threads, self._budget),
+            gradient,
+            batch_size=size,
+            batch_invariant=invariant,
+            threads=self.threads,
+            budget=self._budget,
+        )
 
     @property
     def info(self) -> dict[str, Any]:
@@ -147,6 +163,8 @@ class Sampler(Uses):
             "threads": self.threads,
             "batch_size": self.batch_size,
             "chain": self._executor.chain_description,
+            "max_memory": self._budget.limit,
+            "memory": self._budget.limit - self._budget.left,
         }
         return {**self.plan.describe(), "running": running}
 

@@ -139,6 +139,20 @@ void register_chain(py::module_& module) {
            "Raises:\n"
            "    ValueError: a size is out of range.\n"
            "    MemoryError: the buffers do not fit in memory.")
+      .def_static(
+          "most_bytes",
+          [](std::int64_t batch, const std::vector<std::int64_t>& shape,
+             std::optional<std::int64_t> out_channels, bool guided, bool classifier, std::int64_t threads,
+             std::int64_t rows) {
+            const ChainShape made = make_shape(batch, shape, out_channels, guided, classifier, threads);
+            made.validate();
+            return made.most_bytes(static_cast<std::size_t>(std::max<std::int64_t>(rows, 0)));
+          },
+          py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+          py::arg("guided") = false, py::arg("classifier") = false, py::arg("threads") = 1, py::arg("rows"),
+          "Bytes of such a chain with a table of so many rows, whatever it is begun with.\n\n"
+          "Raises:\n"
+          "    ValueError: a size is out of range.")
       .def("attach", &BoundChain::attach, py::arg("denoiser"), py::kw_only(),
            py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
            "Set the networks: Denoisers, or callables without arguments whose results are ignored.\n\n"

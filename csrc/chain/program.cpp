@@ -92,6 +92,16 @@ void ChainShape::validate() const {
   }
 }
 
+std::size_t ChainShape::most_bytes(std::size_t rows) const {
+  // x, two estimates, a saved sample, foreign noise of both kinds, initial and known
+  const std::size_t arrays = 8 + (classifier ? 1 : 0);
+  const std::size_t threshold = 2 * image() * static_cast<std::size_t>(threads);
+  const std::size_t floats = network_batch() * (image() + output()) + arrays * elements() + threshold;
+  const std::size_t keep = elements();
+  const std::size_t per_image = 4 * sizeof(std::uint64_t);  // seed, index, label, scales
+  return floats * sizeof(float) + keep + network_batch() * per_image + rows * sizeof(Row);
+}
+
 void check_program(const ChainShape& shape, const Program& program) {
   if (program.rows.empty()) throw std::invalid_argument("rows is empty; a chain needs at least one row");
   if (program.rows.size() > kMaxRows) {

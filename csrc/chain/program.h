@@ -28,6 +28,8 @@ struct ChainShape {
   std::size_t network_batch() const { return static_cast<std::size_t>(guided ? 2 * batch : batch); }
   std::size_t image() const { return static_cast<std::size_t>(channels * height * width); }
   std::size_t output() const { return static_cast<std::size_t>(out_channels * height * width); }
+  // Bytes of the memory of a chain of so many rows, whatever it is begun with.
+  std::size_t most_bytes(std::size_t rows) const;
   std::size_t elements() const { return static_cast<std::size_t>(batch) * image(); }
 };
 

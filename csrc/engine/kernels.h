@@ -88,6 +88,10 @@ struct ConvShape {
   Items items(std::size_t batch) const {
     return Items(rows(batch), panels(), tile == 0 || transformed() ? kRows : 2 * kRows);
   }
+  double multiplications(std::size_t batch) const {
+    return static_cast<double>(rows(batch)) * static_cast<double>(tile == 0 ? 1 : points()) *
+           static_cast<double>(depth_blocks() * kLanes) * static_cast<double>(panels() * kLanes);
+  }
   // Per worker: transformed weights, products, input.
   std::size_t scratch_floats(std::size_t batch) const {
     const Items all = items(batch);
@@ -148,6 +152,11 @@ struct AttentionShape {
   std::size_t depth_blocks() const { return blocks_of(head_channels); }
   std::size_t key_blocks() const { return blocks_of(tokens); }
   std::size_t parts() const { return (tokens + kRows - 1) / kRows; }  // of the queries
+  // Of an image: scores, then their products with the values.
+  double multiplications() const {
+    return 2.0 * static_cast<double>(heads) * static_cast<double>(tokens) *
+           static_cast<double>(key_blocks() * kLanes) * static_cast<double>(depth_blocks() * kLanes);
+  }
   std::size_t scratch_floats() const {
     const std::size_t square = kLanes * kLanes;
     return 2 * key_blocks() * depth_blocks() * square + kRows * kLanes * (2 * depth_blocks() + key_blocks());

@@ -54,9 +54,14 @@ class Op {
   // Constants in the form the kernels want: called once, with 64-byte aligned memory of packed_floats().
   virtual std::size_t packed_floats() const { return 0; }
   virtual void pack(float*, Workers&) {}
+  // Floats that it keeps beside them once it is packed, and those it takes only meanwhile.
+  virtual std::size_t kept_floats() const { return 0; }
+  virtual std::size_t packing_floats(std::size_t) const { return 0; }
   // Memory of a run: of each worker, and of all together.
   virtual std::size_t scratch_floats(std::size_t) const { return 0; }
   virtual std::size_t common_doubles(std::size_t) const { return 0; }
+  // Of a run for so many images: those of its matrix products, as the kernels make them.
+  virtual double multiplications(std::size_t) const { return 0; }
   virtual void run(const Frame&) const = 0;
 };
 
@@ -70,6 +75,7 @@ struct Constant {
   std::vector<std::size_t> shape;
   std::vector<Piece> pieces;
 
+  std::size_t floats() const;
   std::vector<float> read() const;
 };
 

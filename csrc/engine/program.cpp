@@ -14,13 +14,16 @@ namespace {
 
 constexpr std::size_t kMaxChannels = 1 << 16;
 constexpr std::size_t kMaxSide = 1 << 14;
-constexpr std::size_t kMaxTensors = 1 << 16;
+constexpr std::size_t kMaxTensors = 1 << 14;              // and ops: the largest networks have a tenth
 constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // of one tensor or all weights: 32 GiB
 constexpr std::size_t kMaxWork = std::size_t{1} << 34;    // floats of a network's memory
 // A small file must not ask for a large memory. What networks need is far below: 64 Ki numbers per pixel of
 // the image in one tensor, and every weight used four times; some more for the small ones.
 constexpr std::size_t kMaxPerPixel = 1 << 16, kMaxUses = 4;
 constexpr std::size_t kSmall = 1 << 20;
+// Packed weights against those that are used: transformed they are four times as large, and padded in small
+// layers. Some more where there are few.
+constexpr std::size_t kMaxGrowth = 16, kSmallPacked = 1 << 24;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
@@ -52,11 +55,14 @@ std::size_t images_at_once(const Tensor& image) {
 
 }  // namespace
 
-std::vector<float> Constant::read() const {
-  std::vector<float> values;
-  std::size_t floats = 1;
+std::size_t Constant::floats() const {
+  std::size_t floats = shape.empty() ? 0 : 1;
   for (const std::size_t size : shape) floats *= size;
-  values.resize(floats);
+  return floats;
+}
+
+std::vector<float> Constant::read() const {
+  std::vector<float> values(floats());
   float* to = values.data();
   for (const Piece& piece : pieces) {
     // memcpy: in a foreign file numbers lie at any address
@@ -85,6 +91,7 @@ class ProgramLoader : public Loader {
   void load(const OpRecord& record) {
     const auto found = registry().find(record.name);
     const std::string number = "op " + std::to_string(op_);
+    if (op_ == kMaxTensors) refuse("the program has more than 16384 ops");
     if (found == registry().end()) refuse(number + ": there is no op '" + record.name + "'");
     if (finished_) refuse(number + " '" + record.name + "' comes after the output");
     Fields fields(op_, record.name, record.fields);
@@ -97,26 +104,32 @@ class ProgramLoader : public Loader {
   }
   void finish() const {
     if (!finished_) refuse("the program has no output: its last op must be one");
+    if (packed_ > kMaxGrowth * used_ + kSmallPacked) {
+      refuse("the packed weights have " + std::to_string(packed_) + " numbers, more than sixteen times the " +
+             std::to_string(used_) + " that are used");
+    }
   }
 
   using Loader::read;
   using Loader::write;
 
   const Tensor& read(Fields& fields, const char* name, std::int64_t index) override {
-    Program::Lifetime& lifetime = at(fields, name, index);
-    if (lifetime.first == Program::kNever || lifetime.first == op_) {
+    Lifetime& lifetime = at(fields, name, index);
+    if (lifetime.first == kNever || lifetime.first == op_) {
       fields.fail(name, "is tensor " + std::to_string(index) + ", which is not written before");
     }
     lifetime.last = op_;
+    count(static_cast<std::size_t>(index));
     return program_.tensors_[static_cast<std::size_t>(index)];
   }
 
   const Tensor& write(Fields& fields, const char* name, std::int64_t index) override {
-    Program::Lifetime& lifetime = at(fields, name, index);
-    if (lifetime.first != Program::kNever) {
+    Lifetime& lifetime = at(fields, name, index);
+    if (lifetime.first != kNever) {
       fields.fail(name, "is tensor " + std::to_string(index) + ", which is written already");
     }
     lifetime.first = lifetime.last = op_;
+    count(static_cast<std::size_t>(index));
     return program_.tensors_[static_cast<std::size_t>(index)];
   }
 
@@ -160,7 +173,12 @@ class ProgramLoader : public Loader {
   const Tensor& image_out() const override { return program_.image_out_; }
 
  private:
-  Program::Lifetime& at(Fields& fields, const char* name, std::int64_t index) {
+  void count(std::size_t tensor) {
+    const Tensor& moved = program_.tensors_[tensor];
+    (moved.shared ? program_.moved_once_ : program_.moved_) += static_cast<double>(moved.floats());
+  }
+
+  Lifetime& at(Fields& fields, const char* name, std::int64_t index) {
     fields.bounded(name, index, 0, static_cast<std::int64_t>(program_.tensors_.size()) - 1);
     return program_.lifetimes_[static_cast<std::size_t>(index)];
   }
@@ -174,14 +192,14 @@ class ProgramLoader : public Loader {
 
 Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
                  const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-                 const std::vector<Bytes>& sources, std::size_t threads)
+                 const std::vector<Bytes>& sources)
     : image_in_(image_in),
       image_out_{out_channels, image_in.height, image_in.width, false},
       tensors_(std::move(tensors)),
       lifetimes_(tensors_.size()) {
   check_tensor(image_in_, "the image");
   check_tensor(image_out_, "the output");
-  if (tensors_.size() > kMaxTensors) refuse("the program has more than 65536 tensors");
+  if (tensors_.size() > kMaxTensors) refuse("the program has more than 16384 tensors");
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const std::string name = "tensor " + std::to_string(i);
     check_tensor(tensors_[i], name);
@@ -193,10 +211,17 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
   ProgramLoader loader(*this, weights, sources);
   for (const OpRecord& op : ops) loader.load(op);
   loader.finish();
+}
 
+std::size_t Program::packed_floats() const {
   std::size_t floats = 0;
   for (const auto& op : ops_) floats += op->packed_floats() + kGuard;
-  packed_ = Pages(floats);
+  return floats;
+}
+
+void Program::pack(std::size_t threads) {
+  if (is_packed_) throw std::runtime_error("the program is packed already");
+  packed_ = Pages(packed_floats());
   Workers workers(threads);
   float* to = packed_.data();
   for (const auto& op : ops_) {
@@ -204,80 +229,77 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
     to += op->packed_floats() + kGuard;
     guard(to - kGuard, kGuard);
   }
+  is_packed_ = true;
+}
+
+std::size_t Program::parts(std::size_t batch) const {
+  const std::size_t at_once = images_at_once(image_in_);
+  return (batch + at_once - 1) / at_once;
+}
+
+Program::Needs Program::needs(std::size_t batch, std::size_t threads) const {
+  Needs needs{batch / parts(batch), (batch + parts(batch) - 1) / parts(batch), {}, 0, 0};
+  std::vector<std::size_t> sizes;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    if (tensors_[i].floats() > kMaxFloats / needs.most) {
+      refuse("a batch of " + std::to_string(batch) + " is too large");
+    }
+    sizes.push_back(size(i, needs.most));
+  }
+  needs.arena = lay_out(sizes, lifetimes_);
+  for (const auto& op : ops_) {
+    for (const std::size_t images : {needs.least, needs.most}) {
+      needs.scratch = std::max(needs.scratch, padded(op->scratch_floats(images)));
+      needs.common = std::max(needs.common, op->common_doubles(images));
+    }
+  }
+  needs.scratch += kGuard + kLanes;  // workers' memory apart by an odd number of cache lines
+  if (needs.arena.floats > kMaxWork || needs.common > kMaxWork || needs.scratch > kMaxWork / threads) {
+    refuse("a batch of " + std::to_string(batch) + " on " + std::to_string(threads) +
+           " threads needs more than 64 GiB");
+  }
+  return needs;
+}
+
+Cost Program::cost(std::size_t batch, std::size_t threads) const {
+  const Needs needs = this->needs(batch, threads);
+  std::size_t kept = 0, packing = 0;
+  for (const auto& op : ops_) {
+    kept += op->kept_floats();
+    packing = std::max(packing, op->packing_floats(threads));
+  }
+  Cost cost{};
+  cost.weights = (packed_floats() + kept) * sizeof(float);
+  cost.loading = packing * sizeof(float);
+  cost.network =
+      (needs.arena.floats + needs.scratch * threads) * sizeof(float) + needs.common * sizeof(double);
+  const std::size_t all = parts(batch), large = batch - all * needs.least;  // parts with an image more
+  for (const auto& op : ops_) {
+    cost.multiplications += static_cast<double>(all - large) * op->multiplications(needs.least);
+    if (large != 0) cost.multiplications += static_cast<double>(large) * op->multiplications(needs.most);
+  }
+  cost.moved = static_cast<double>(batch) * moved_ + static_cast<double>(all) * moved_once_;
+  return cost;
 }
 
 Network::Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports,
                  std::size_t threads)
-    : program_(std::move(program)),
-      batch_(batch),
-      parts_((batch + images_at_once(program_->image_in_) - 1) / images_at_once(program_->image_in_)),
-      workers_(threads) {
-  const std::size_t least = batch / parts_, most = (batch + parts_ - 1) / parts_;
-  for (const Tensor& tensor : program_->tensors_) {
-    if (tensor.floats() > kMaxFloats / most) refuse("a batch of " + std::to_string(batch) + " is too large");
-  }
-  std::size_t floats = 0, scratch = 0, common = 0;
-  const std::vector<std::size_t> offsets = [&] {
-    frame_.batch = most;
-    return plan(&floats);
-  }();
-  for (const auto& op : program_->ops_) {
-    for (const std::size_t images : {least, most}) {
-      scratch = std::max(scratch, padded(op->scratch_floats(images)));
-      common = std::max(common, op->common_doubles(images));
-    }
-  }
-  scratch += kGuard + kLanes;  // workers' memory apart by an odd number of cache lines
-  if (floats > kMaxWork || common > kMaxWork || scratch > kMaxWork / threads) {
-    refuse("a batch of " + std::to_string(batch) + " on " + std::to_string(threads) +
-           " threads needs more than 64 GiB");
-  }
-  arena_ = Pages(floats);
+    : program_(std::move(program)), batch_(batch), parts_(program_->parts(batch)), workers_(threads) {
+  if (!program_->packed()) throw std::runtime_error("the program is not packed");
+  const Program::Needs needs = program_->needs(batch, threads);
+  const std::vector<std::size_t>& offsets = needs.arena.offsets;
+  const std::size_t scratch = needs.scratch;
+  arena_ = Pages(needs.arena.floats);
   scratch_ = Pages(scratch * threads);
-  common_ = AlignedArray<double>(common);
+  common_ = AlignedArray<double>(needs.common);
   for (const std::size_t offset : offsets) tensors_.push_back(arena_.data() + offset);
   for (std::size_t i = 0; kGuard != 0 && i < offsets.size(); ++i) {
-    if (program_->lifetimes_[i].first != Program::kNever) guard(tensors_[i] + size(i), kGuard);
+    if (program_->lifetimes_[i].first != kNever) guard(tensors_[i] + program_->size(i, needs.most), kGuard);
   }
   for (std::size_t worker = 1; worker <= threads; ++worker) {
     guard(scratch_.data() + worker * scratch - kGuard, kGuard);
   }
-  frame_ = {most, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
-}
-
-std::size_t Network::size(std::size_t tensor) const {
-  const Tensor& shape = program_->tensors_[tensor];
-  return shape.floats() * (shape.shared ? 1 : frame_.batch);
-}
-
-// Offsets of the tensors in the arena. Largest first, each at the lowest place that is free for the whole of
-// its life.
-std::vector<std::size_t> Network::plan(std::size_t* total) const {
-  const auto& tensors = program_->tensors_;
-  const auto& lifetimes = program_->lifetimes_;
-  std::vector<std::size_t> order, offsets(tensors.size(), 0), placed;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (lifetimes[i].first != Program::kNever) order.push_back(i);
-  }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return size(a) > size(b); });
-  *total = 0;
-  for (const std::size_t i : order) {
-    std::size_t at = 0;
-    for (const std::size_t other : placed) {  // by offset
-      const bool apart =
-          lifetimes[other].last < lifetimes[i].first || lifetimes[i].last < lifetimes[other].first;
-      if (apart && kGuard == 0) continue;  // between guards every tensor has a place of its own
-      if (offsets[other] >= at + size(i) + kGuard) break;
-      at = std::max(at, offsets[other] + size(other) + kGuard);
-    }
-    offsets[i] = at;
-    *total = std::max(*total, at + size(i) + kGuard);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), i,
-                                   [&](std::size_t a, std::size_t b) { return offsets[a] < offsets[b]; }),
-                  i);
-  }
-  return offsets;
+  frame_ = {needs.most, ports, &workers_, tensors_.data(), scratch_.data(), scratch, common_.data()};
 }
 
 Frame Network::part_of_frame(std::size_t part) const {

@@ -11,6 +11,7 @@
 
 #include "chain/aligned_array.h"
 #include "engine/denoiser.h"
+#include "engine/layout.h"
 #include "engine/op.h"
 #include "engine/pages.h"
 
@@ -39,13 +40,30 @@ struct OpRecord {
   std::map<std::string, Value> fields;
 };
 
+// What a program takes of a machine, known before any of it is taken.
+struct Cost {
+  // One step for the batch: the multiplications of all matrix products as they are made, padding and
+  // Winograd's form included, and the floats that ops read and write.
+  double multiplications, moved;
+  std::size_t weights;  // bytes of the packed weights and other constants
+  std::size_t loading;  // bytes more while they are packed
+  std::size_t network;  // bytes of a network for the batch: activations and work space
+};
+
 class Program {
  public:
-  // Checks everything and packs the constants. The sources are not needed afterwards.
+  // Checks everything. Allocates little: constants are read when they are packed.
   // Throws std::invalid_argument, naming the op and the field.
   Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
           const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-          const std::vector<Bytes>& sources, std::size_t threads);
+          const std::vector<Bytes>& sources);
+
+  // Throws std::invalid_argument when the batch is too large for any machine.
+  Cost cost(std::size_t batch, std::size_t threads) const;
+
+  // Reads and packs the constants, once, before a network is made. The sources are not needed afterwards.
+  void pack(std::size_t threads);
+  bool packed() const { return is_packed_; }
 
   const Tensor& image_in() const { return image_in_; }
   const Tensor& image_out() const { return image_out_; }
@@ -55,15 +73,25 @@ class Program {
   friend class Network;
   friend class ProgramLoader;
 
-  struct Lifetime {
-    std::size_t first = kNever, last = 0;  // ops that write it and read it last
+  // The memory of a network, in floats and doubles.
+  struct Needs {
+    std::size_t least, most;  // images of a part
+    Layout arena;
+    std::size_t scratch, common;  // of a worker, of all
   };
-  static constexpr std::size_t kNever = static_cast<std::size_t>(-1);
+  Needs needs(std::size_t batch, std::size_t threads) const;
+  std::size_t parts(std::size_t batch) const;
+  std::size_t size(std::size_t tensor, std::size_t images) const {
+    return tensors_[tensor].floats() * (tensors_[tensor].shared ? 1 : images);
+  }
+  std::size_t packed_floats() const;
 
   Tensor image_in_, image_out_;
   std::vector<Tensor> tensors_;
   std::vector<Lifetime> lifetimes_;
   std::vector<std::unique_ptr<Op>> ops_;
+  double moved_ = 0, moved_once_ = 0;  // floats of an image, and of the batch
+  bool is_packed_ = false;
   Pages packed_;
 };
 
@@ -71,6 +99,7 @@ class Program {
 // run in parts: an image has the same bits in any, and maps of fewer images stay in the caches.
 class Network : public Denoiser {
  public:
+  // The program must be packed.
   Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports, std::size_t threads);
 
   // Throws std::runtime_error when it is already running.
@@ -83,8 +112,6 @@ class Network : public Denoiser {
   void run(std::vector<double>* seconds);
   std::size_t first_image(std::size_t part) const { return batch_ * part / parts_; }
   Frame part_of_frame(std::size_t part) const;
-  std::size_t size(std::size_t tensor) const;  // floats of the largest part
-  std::vector<std::size_t> plan(std::size_t* total) const;
 
   const std::shared_ptr<const Program> program_;
   const std::size_t batch_, parts_;

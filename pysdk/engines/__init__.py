@@ -7,7 +7,8 @@ An engine's module has two functions:
     def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
-        Raises EngineError.
+        Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.memory.Budget` that its memory is taken from,
+        and raises MemoryLimitError.
 
 One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
 it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from pysdk.errors import EngineError, MissingDependencyError
 from pysdk.manifest import EngineInfo, ModelInfo
+from pysdk.memory import Budget
 from pysdk.plan import Plan
 
 if TYPE_CHECKING:
@@ -58,7 +60,10 @@ class Buffers(Protocol):
 
 
 class Engine(Protocol):
-    """A network that is ready to run; safe to bind and call from several threads."""
+    """A network that is ready to run; safe to bind and call from several threads.
+
+    It may have `memory(images)`, the bytes that binding it for so many images takes beside what loading it took.
+    """
 
     @property
     def description(self) -> str:
@@ -122,7 +127,9 @@ class EngineModule(Protocol):
     def unusable(self, info: EngineInfo, *number: int) -> str | None:
         """Why this machine, or its device of this number, cannot run it, or None."""
 
-    def load(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Any:
+    def load(
+        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limited: Budget
+    ) -> Any:
         """The loaded engine: an `Engine`, or a `DeviceEngine` on the device of number `threads`."""
 
 
@@ -143,14 +150,15 @@ def home(kind: str) -> str | None:
     return getattr(module(kind), "DEVICE", "cpu") if kind in kinds() else None
 
 
-def load(plan: Plan, info: EngineInfo, threads: int) -> Any:
+def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None) -> Any:
     """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
 
-    Raises EngineError, PlanError.
+    `budget`, of an engine on the CPU, is what its memory is taken from. Raises EngineError, MemoryLimitError, PlanError.
     """
+    limited = {} if budget is None else {"budget": budget}
     loader, member = module(info.kind), plan.member(info.member)
     with plan.verifying(info.data) as data:
-        return loader.load(plan.manifest.model, info, member, threads, *data)
+        return loader.load(plan.manifest.model, info, member, threads, *data, **limited)
 
 
 def choose(plan: Plan, kind: str | None = None, *, device: int | None = None) -> tuple[EngineInfo, dict[str, str]]:

@@ -7,6 +7,7 @@ nor, of a large network, network.data.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -16,10 +17,20 @@ from pysdk import _native
 from pysdk.engines import Buffers
 from pysdk.errors import EngineError
 from pysdk.manifest import EngineInfo, ModelInfo
+from pysdk.memory import Budget
 
 VERSION = 1
 MAX_BYTES = 16 << 20
 """Of native.json."""
+MAX_OPS = 1 << 14
+"""And tensors; the largest networks have a tenth."""
+WORK_PER_WEIGHT = 1 << 16
+LEAST_WORK = 1 << 38
+"""How much one image and step may cost: so many multiplications per weight in the files, or so many if that is more.
+
+A float that is read or written counts as sixteen. ADM 512x512 has 3,600 per weight, SDXL 1,200; the second limit is a few
+seconds on two processors. So a small file makes no step last hours.
+"""
 
 Source = Literal["network", "constants", "data"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -58,10 +69,10 @@ class Head(Struct, frozen=True, forbid_unknown_fields=True):
     """A program. What its operations mean, and that they fit together, csrc/engine/ checks."""
 
     version: int
-    tensors: Annotated[tuple[TensorInfo, ...], Meta(max_length=100_000)]
+    tensors: Annotated[tuple[TensorInfo, ...], Meta(max_length=MAX_OPS)]
     weights: Annotated[tuple[WeightInfo, ...], Meta(max_length=100_000)]
     ops: Annotated[
-        tuple[dict[str, bool | Whole | float | str | tuple[Whole, ...]], ...], Meta(min_length=1, max_length=100_000)
+        tuple[dict[str, bool | Whole | float | str | tuple[Whole, ...]], ...], Meta(min_length=1, max_length=MAX_OPS)
     ]
 
 
@@ -78,6 +89,10 @@ class NativeEngine:
         self.threads = threads
         self.description = f"native, CPU, {_native.ENGINE_ISA}, {threads} threads"
 
+    def memory(self, images: int) -> int:
+        """Bytes of activations and work space of a network bound for so many images."""
+        return self.program.cost(batch=images, threads=self.threads).network
+
     def bind(self, buffers: Buffers) -> _native.Network:
         """A native network on the buffers, which a chain runs without Python."""
         return _native.Network(
@@ -90,12 +105,47 @@ class NativeEngine:
         )
 
 
-def load(model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, *sources: memoryview) -> NativeEngine:
+def load(
+    model: ModelInfo,
+    info: EngineInfo,
+    program: memoryview,
+    threads: int,
+    *sources: memoryview,
+    budget: Budget | None = None,
+) -> NativeEngine:
     """A program (native.json) whose weights are in `sources`: network.onnx, native.constants and maybe network.data.
 
     Raises:
-        EngineError: it is damaged, of another version, or not a program of this network.
+        EngineError: it is damaged, of another version, not a program of this network, or has too much to compute.
+        MemoryLimitError: its weights, or what it needs for the smallest batch, are more than the budget has.
     """
+    made = check(model, program, *sources)
+    cost = checked_cost(made, 1 if info.batch_invariant else info.batch_size, threads, sources)
+    if budget is not None:
+        budget.check(cost.weights + max(cost.loading, cost.network), "loading the native network needs")
+        budget.take(cost.weights, "the weights of the native network need")
+    made.pack(threads=threads)
+    return NativeEngine(made, threads)
+
+
+def checked_cost(program: _native.Program, batch: int, threads: int, sources: Sequence[memoryview]) -> _native.Cost:
+    """What a program takes; EngineError if a step is out of proportion to its weights."""
+    try:
+        one, cost = (program.cost(batch=images, threads=threads) for images in (1, batch))
+    except ValueError as error:
+        raise EngineError(f"the native program cannot run: {error}; give a smaller batch_size") from None
+    work = one.multiplications + 16 * one.moved
+    most = max(LEAST_WORK, WORK_PER_WEIGHT * sum(len(source) for source in sources) // 4)
+    if work > most:
+        raise EngineError(
+            f"the native program takes {work:.3g} multiplications for an image and step, more than the {most:.3g} that "
+            "a network with so many weights may have; build the plan again from a source that you trust"
+        )
+    return cost
+
+
+def check(model: ModelInfo, program: memoryview, *sources: memoryview) -> _native.Program:
+    """A program that is checked, but has no memory yet. EngineError as in `load`."""
     if len(program) > MAX_BYTES:
         raise EngineError(f"the native program has {len(program)} bytes, more than the {MAX_BYTES} allowed")
     try:
@@ -105,18 +155,16 @@ def load(model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, 
     if head.version != VERSION:
         raise EngineError(f"the native program is of version {head.version}, this pysdk runs version {VERSION}")
     try:
-        made = _native.Program(
+        return _native.Program(
             shape=model.shape,
             out_channels=model.out_channels,
             tensors=[(tensor.channels, tensor.height, tensor.width, tensor.shared) for tensor in head.tensors],
             weights=[(weight.shape, [_place(piece) for piece in weight.parts]) for weight in head.weights],
             ops=list(head.ops),
             sources=list(sources),
-            threads=threads,
         )
     except ValueError as error:
         raise EngineError(f"the native program is not valid: {error}; build the plan again") from None
-    return NativeEngine(made, threads)
 
 
 def _place(piece: PieceInfo) -> tuple[int, int, int, int, bool]:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pysdk.engines import Buffers, require
-from pysdk.errors import EngineError
+from pysdk.errors import EngineError, PysdkError
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
+from pysdk.memory import Budget
+from pysdk.onnx_arena import limited_session, struck
 from pysdk.onnx_tensors import stored
 
 if TYPE_CHECKING:
@@ -31,11 +33,15 @@ class OnnxRuntimeEngine:
     Args:
         session: of the network.
         description: one line for people.
+        budget: what the session's memory was taken from.
         owners: of memory the session has addresses of.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, description: str, *owners: object) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, description: str, budget: Budget, *owners: object
+    ) -> None:
         self.session = session
+        self.budget = budget
         self.owners = owners
         self.description = description
 
@@ -52,25 +58,27 @@ class OnnxRuntimeEngine:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         out = buffers.network_output
         binding.bind_output(OUTPUT, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        run = self.session.run_with_iobinding
+        run, budget = self.session.run_with_iobinding, self.budget
 
         def call() -> None:
             try:
                 run(binding)
             except Exception as error:  # its exceptions share no base class
-                raise EngineError(_one_line(error)) from error
+                raise struck(error, budget) or EngineError(_one_line(error)) from error
 
         return call
 
 
 def open_session(
-    network: bytes | memoryview, threads: int, data: memoryview | None = None, *, severity: int = 3
+    network: bytes | memoryview, threads: int, data: memoryview | None = None, *, budget: Budget | None = None
 ) -> tuple[onnxruntime.InferenceSession, object]:
     """A session on an ONNX file in memory, and what has to live as long: the memory of the weights in network.data.
 
-    Nothing that the file names is opened, see `pysdk.onnx_tensors`. `severity` is what ONNX Runtime logs from.
+    Nothing that the file names is opened, see `pysdk.onnx_tensors`. Its memory is taken from `budget`, by default a
+    share of the machine's, see `pysdk.onnx_arena`.
 
     Raises:
+        MemoryLimitError: the budget is too small.
         EngineError: weights lie elsewhere than in `network` and `data`, or not wholly in them.
         Exception: whatever ONNX Runtime has against the network; its exceptions share no base class.
     """
@@ -80,34 +88,44 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = severity
+    options.log_severity_level = 4  # errors are raised, not printed
     options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked above
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+    size = len(network) + (0 if data is None else len(data))
+    session = limited_session(bytes(network), options, size, Budget() if budget is None else budget)
     return session, values
 
 
-def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int, *data: memoryview) -> OnnxRuntimeEngine:
+def load(
+    model: ModelInfo,
+    info: EngineInfo,
+    network: memoryview,
+    threads: int,
+    *data: memoryview,
+    budget: Budget | None = None,
+) -> OnnxRuntimeEngine:
     """A session on `network`, an ONNX file in memory, the weights of a large one in `data`, which is network.data.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
         EngineError: ONNX Runtime refuses the network, its weights lie elsewhere, or it is not the network the manifest
             describes.
+        MemoryLimitError: it needs more memory than the budget has.
     """
+    budget = Budget() if budget is None else budget
     require("onnxruntime", "pip install onnxruntime")
     import onnxruntime
 
     if info.data not in ((), (NETWORK_DATA_NAME,)):
         raise EngineError(f"ONNX Runtime reads {NETWORK_DATA_NAME} beside the network, the plan names {info.data}")
     try:
-        session, owner = open_session(network, threads, data[0] if data else None)
-    except EngineError:
+        session, owner = open_session(network, threads, data[0] if data else None, budget=budget)
+    except PysdkError:
         raise
     except Exception as error:  # its exceptions share no base class
-        raise EngineError(
+        raise struck(error, budget) or EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the network: {_one_line(error)}"
         ) from error
     found = {node.name: node.type for node in session.get_inputs()}
@@ -127,7 +145,7 @@ def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int, 
                 f"the network has {node.name!r} of shape {node.shape}, expected the batch, then "
                 f"{', '.join(map(str, shapes[node.name]))}: the plan's manifest does not belong to it"
             )
-    return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads", owner)
+    return OnnxRuntimeEngine(session, f"ONNX Runtime {onnxruntime.__version__}, CPU, {threads} threads", budget, owner)
 
 
 def _fits(found: list[int | str | None], expected: tuple[int, int, int]) -> bool:

@@ -34,6 +34,9 @@ class Attention : public Op {
   }
 
   std::size_t scratch_floats(std::size_t) const override { return shape_.scratch_floats(); }
+  double multiplications(std::size_t batch) const override {
+    return static_cast<double>(batch) * shape_.multiplications();
+  }
 
   void run(const Frame& frame) const override {
     const AttentionData data{frame.tensor(q_.tensor) + q_.channel, frame.tensor(k_.tensor) + k_.channel,

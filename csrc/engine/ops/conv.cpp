@@ -74,7 +74,15 @@ class Conv : public Op {
 
   std::size_t packed_floats() const override { return shape_.packed_floats(); }
 
+  std::size_t kept_floats() const override { return padded(shape_.out_channels); }
+  std::size_t packing_floats(std::size_t workers) const override {
+    return weight_floats_ + shape_.packing_floats() * workers;
+  }
+
   void pack(float* packed, Workers& workers) override {
+    if (!bias_weight_.shape.empty()) bias_ = bias_weight_.read();
+    bias_.resize(padded(shape_.out_channels), 0.0f);
+    bias_weight_ = {};
     const std::vector<float> weight = weight_.read();
     const std::size_t step = shape_.packing_floats();
     std::vector<float> scratch(step * workers.count());  // here, because workers must not throw
@@ -85,6 +93,7 @@ class Conv : public Op {
     weight_ = {};
   }
 
+  double multiplications(std::size_t batch) const override { return shape_.multiplications(images(batch)); }
   std::size_t scratch_floats(std::size_t batch) const override {
     return shape_.scratch_floats(images(batch));
   }
@@ -172,8 +181,8 @@ class Conv : public Op {
   }
 
   void read_bias(Fields& fields, Loader& loader) {
-    if (fields.has("bias")) bias_ = loader.constant(fields, "bias", {shape_.out_channels}).read();
-    bias_.resize(padded(shape_.out_channels), 0.0f);
+    if (fields.has("bias")) bias_weight_ = loader.constant(fields, "bias", {shape_.out_channels});
+    weight_floats_ = weight_.floats();
   }
 
   void write_output(Fields& fields, Loader& loader, bool shared) {
@@ -186,7 +195,8 @@ class Conv : public Op {
   }
 
   ConvShape shape_{};
-  Constant weight_;  // until it is packed
+  Constant weight_, bias_weight_;  // until they are packed
+  std::size_t weight_floats_ = 0;
   std::vector<float> bias_;
   const float* packed_ = nullptr;
   std::size_t x_[kMaxInputs] = {}, y_ = 0;

@@ -33,8 +33,8 @@ class GroupNorm : public Op {
     if (!(epsilon >= 0 && epsilon <= 1)) fields.fail("epsilon", "is not between 0 and 1");
     shape_.epsilon = static_cast<float>(epsilon);
     shape_.silu = fields.flag("silu");
-    gamma_ = loader.constant(fields, "gamma", {shape_.channels()}).read();
-    beta_ = loader.constant(fields, "beta", {shape_.channels()}).read();
+    gamma_weight_ = loader.constant(fields, "gamma", {shape_.channels()});
+    beta_weight_ = loader.constant(fields, "beta", {shape_.channels()});
     if (fields.has("scale") != fields.has("shift")) fields.fail("scale", "and shift come together");
     if (fields.has("scale")) {
       scale_ = read_embedding(fields, loader, "scale");
@@ -45,6 +45,13 @@ class GroupNorm : public Op {
       fields.fail("out", "has another shape than the result");
     }
     y_ = static_cast<std::size_t>(Loader::index(fields, "out"));
+  }
+
+  std::size_t kept_floats() const override { return 2 * shape_.channels(); }
+  void pack(float*, Workers&) override {
+    gamma_ = gamma_weight_.read();
+    beta_ = beta_weight_.read();
+    gamma_weight_ = beta_weight_ = {};
   }
 
   std::size_t scratch_floats(std::size_t) const override { return 3 * padded(shape_.channels()); }
@@ -101,6 +108,7 @@ class GroupNorm : public Op {
   }
 
   NormShape shape_{};
+  Constant gamma_weight_, beta_weight_;  // until they are packed
   std::vector<float> gamma_, beta_;
   std::size_t x_[kMaxInputs] = {}, y_ = 0;
   Embedding scale_, shift_;

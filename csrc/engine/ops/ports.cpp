@@ -71,9 +71,15 @@ class Embedding : public Op {
   Embedding(Fields& fields, Loader& loader) : shape_(loader.write(fields, "out")) {
     if (shape_.shared || !shape_.is_vector()) fields.fail("out", "is not a vector per image");
     out_ = static_cast<std::size_t>(Loader::index(fields, "out"));
-    const Constant table = loader.constant(fields, "table", {0, shape_.channels});
-    table_ = table.read();
-    rows_ = static_cast<std::int64_t>(table.shape[0]);
+    table_weight_ = loader.constant(fields, "table", {0, shape_.channels});
+    table_floats_ = table_weight_.floats();
+    rows_ = static_cast<std::int64_t>(table_weight_.shape[0]);
+  }
+
+  std::size_t kept_floats() const override { return table_floats_; }
+  void pack(float*, Workers&) override {
+    table_ = table_weight_.read();
+    table_weight_ = {};
   }
 
   void run(const Frame& frame) const override {
@@ -91,6 +97,8 @@ class Embedding : public Op {
 
  private:
   Tensor shape_;
+  Constant table_weight_;  // until it is packed
+  std::size_t table_floats_ = 0;
   std::vector<float> table_;
   std::int64_t rows_ = 0;
   std::size_t out_ = 0;
@@ -109,6 +117,8 @@ class Timestep : public Op {
       if (turns != 0.0f && turns != 1.0f) fields.fail("quarter_turns", "has a value that is neither 0 nor 1");
     }
   }
+
+  std::size_t kept_floats() const override { return 2 * shape_.channels; }
 
   void run(const Frame& frame) const override {
     float* to = frame.tensor(out_);

@@ -117,7 +117,7 @@ class Program:
             first += c
         return picked
 
-    def native(self, threads: int = 1) -> _native.Program:
+    def checked(self) -> _native.Program:
         return _native.Program(
             shape=self.x.shape[1:],
             out_channels=self.out_channels,
@@ -125,8 +125,12 @@ class Program:
             weights=self.weights,
             ops=self.ops,
             sources=[self.source],
-            threads=threads,
         )
+
+    def native(self, threads: int = 1) -> _native.Program:
+        program = self.checked()
+        program.pack(threads=threads)
+        return program
 
     def bind(self, threads: int = 1, native: _native.Program | None = None) -> tuple[_native.Network, Array]:
         """The network, and its output, which a call fills."""
