@@ -33,6 +33,10 @@ class DeviceError(EngineError):
     """A device is missing, has no room, or failed; the message says which, and what to do."""
 
 
+class DeadlineError(PysdkError, TimeoutError):
+    """A call took longer than its `deadline`; the message says how far it was."""
+
+
 class NumericalError(PysdkError, ArithmeticError):
     """A chain produced NaN or infinity."""
 

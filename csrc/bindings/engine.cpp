@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/interrupts.h"
 #include "bindings/program_values.h"
 #include "engine/program.h"
 
@@ -48,8 +49,9 @@ std::shared_ptr<Program> make_program(std::tuple<std::size_t, std::size_t, std::
   const auto [channels, height, width] = shape;
   const engine::Tensor image{channels, height, width, false};
   const py::gil_scoped_release release;
-  return std::make_shared<Program>(image, out_channels, std::move(shapes), constants, records, bytes,
-                                   workers);
+  Watch watch{Interrupts()};
+  return std::make_shared<Program>(image, out_channels, std::move(shapes), constants, records, bytes, workers,
+                                   watch);
 }
 
 // A network on numpy arrays, which it keeps alive.
@@ -72,14 +74,16 @@ class BoundNetwork : public Denoiser {
                                          check_threads(threads));
   }
 
-  void enqueue() override { network_->enqueue(); }
+  void enqueue(Watch& watch) override { network_->enqueue(watch); }
   void call() {
     const py::gil_scoped_release release;
-    network_->enqueue();
+    Watch watch{Interrupts()};
+    network_->enqueue(watch);
   }
   std::vector<double> profile() {
     const py::gil_scoped_release release;
-    return network_->profile();
+    Watch watch{Interrupts()};
+    return network_->profile(watch);
   }
   std::size_t bytes() const { return network_->bytes(); }
 

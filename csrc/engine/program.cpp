@@ -52,7 +52,7 @@ std::size_t images_at_once(const Tensor& image) {
 
 }  // namespace
 
-std::vector<float> Constant::read() const {
+std::vector<float> Constant::read(Lookout* lookout) const {
   std::vector<float> values;
   std::size_t floats = 1;
   for (const std::size_t size : shape) floats *= size;
@@ -60,11 +60,19 @@ std::vector<float> Constant::read() const {
   float* to = values.data();
   for (const Piece& piece : pieces) {
     // memcpy: in a foreign file numbers lie at any address
+    const auto leave = [&](std::size_t copied) {
+      return lookout != nullptr && lookout->leave(copied * kCopyCost);
+    };
     if (!piece.transposed) {
-      std::memcpy(to, piece.data, piece.rows * piece.columns * sizeof(float));
+      const std::size_t row_bytes = piece.columns * sizeof(float);
+      for (std::size_t row = 0; row < piece.rows; ++row) {
+        if (leave(piece.columns)) return values;
+        std::memcpy(to + row * piece.columns, piece.data + row * row_bytes, row_bytes);
+      }
     } else {
       const unsigned char* from = piece.data;
       for (std::size_t column = 0; column < piece.columns; ++column) {
+        if (leave(piece.rows)) return values;
         for (std::size_t row = 0; row < piece.rows; ++row, from += sizeof(float)) {
           std::memcpy(to + row * piece.columns + column, from, sizeof(float));
         }
@@ -174,7 +182,7 @@ class ProgramLoader : public Loader {
 
 Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
                  const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-                 const std::vector<Bytes>& sources, std::size_t threads)
+                 const std::vector<Bytes>& sources, std::size_t threads, Watch& watch)
     : image_in_(image_in),
       image_out_{out_channels, image_in.height, image_in.width, false},
       tensors_(std::move(tensors)),
@@ -191,16 +199,21 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
     }
   }
   ProgramLoader loader(*this, weights, sources);
-  for (const OpRecord& op : ops) loader.load(op);
+  for (const OpRecord& op : ops) {
+    if (watch.look()) watch.leave();
+    loader.load(op);
+  }
   loader.finish();
 
   std::size_t floats = 0;
   for (const auto& op : ops_) floats += op->packed_floats() + kGuard;
   packed_ = Pages(floats);
   Workers workers(threads);
+  workers.watch(&watch);
   float* to = packed_.data();
   for (const auto& op : ops_) {
     op->pack(to, workers);
+    watch.leave();
     to += op->packed_floats() + kGuard;
     guard(to - kGuard, kGuard);
   }
@@ -291,13 +304,13 @@ Frame Network::part_of_frame(std::size_t part) const {
   return frame;
 }
 
-std::vector<double> Network::profile() {
+std::vector<double> Network::profile(Watch& watch) {
   std::vector<double> seconds;
-  run(&seconds);
+  run(watch, &seconds);
   return seconds;
 }
 
-void Network::run(std::vector<double>* seconds) {
+void Network::run(Watch& watch, std::vector<double>* seconds) {
   if (busy_.exchange(true)) {
     throw std::runtime_error("the network is already running on another thread; bind one per thread");
   }
@@ -305,6 +318,7 @@ void Network::run(std::vector<double>* seconds) {
     std::atomic<bool>& flag;
     ~Release() { flag = false; }
   } release{busy_};
+  workers_.watch(&watch);
   using Clock = std::chrono::steady_clock;
   if (seconds != nullptr) seconds->assign(program_->ops_.size(), 0.0);
   Clock::time_point before = Clock::now();
@@ -312,6 +326,7 @@ void Network::run(std::vector<double>* seconds) {
     const Frame frame = part_of_frame(part);
     for (std::size_t op = 0; op < program_->ops_.size(); ++op) {
       program_->ops_[op]->run(frame);
+      watch.leave();
       if (seconds == nullptr) continue;
       const Clock::time_point now = Clock::now();
       (*seconds)[op] += std::chrono::duration<double>(now - before).count();

@@ -42,10 +42,10 @@ struct OpRecord {
 class Program {
  public:
   // Checks everything and packs the constants. The sources are not needed afterwards.
-  // Throws std::invalid_argument, naming the op and the field.
+  // Throws std::invalid_argument, naming the op and the field, and what the watch throws.
   Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
           const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-          const std::vector<Bytes>& sources, std::size_t threads);
+          const std::vector<Bytes>& sources, std::size_t threads, Watch& watch);
 
   const Tensor& image_in() const { return image_in_; }
   const Tensor& image_out() const { return image_out_; }
@@ -74,13 +74,13 @@ class Network : public Denoiser {
   Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports, std::size_t threads);
 
   // Throws std::runtime_error when it is already running.
-  void enqueue() override { run(nullptr); }
+  void enqueue(Watch& watch) override { run(watch, nullptr); }
   // The seconds each op took in this run.
-  std::vector<double> profile();
+  std::vector<double> profile(Watch& watch);
   std::size_t bytes() const { return (arena_.size() + scratch_.size()) * sizeof(float) + common_.size() * 8; }
 
  private:
-  void run(std::vector<double>* seconds);
+  void run(Watch& watch, std::vector<double>* seconds);
   std::size_t first_image(std::size_t part) const { return batch_ * part / parts_; }
   Frame part_of_frame(std::size_t part) const;
   std::size_t size(std::size_t tensor) const;  // floats of the largest part

@@ -6,8 +6,10 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pysdk import _native
 from pysdk.engines import Buffers, require
 from pysdk.errors import EngineError
+from pysdk.interrupts import interruptible
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
 from pysdk.onnx_tensors import stored
 
@@ -40,7 +42,12 @@ class OnnxRuntimeEngine:
         self.description = description
 
     def bind(self, buffers: Buffers) -> Callable[[], object]:
-        """IO binding by address: ONNX Runtime reads from and writes to the chain's memory."""
+        """IO binding by address: ONNX Runtime reads from and writes to the chain's memory.
+
+        A run that is interrupted ends after the node it is in.
+        """
+        import onnxruntime
+
         binding = self.session.io_binding()
         arrays: dict[str, Any] = {
             "x": buffers.network_input,
@@ -52,15 +59,18 @@ class OnnxRuntimeEngine:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         out = buffers.network_output
         binding.bind_output(OUTPUT, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        run = self.session.run_with_iobinding
+        run, options = self.session.run_with_iobinding, onnxruntime.RunOptions()
 
         def call() -> None:
             try:
-                run(binding)
+                run(binding, options)
             except Exception as error:  # its exceptions share no base class
                 raise EngineError(_one_line(error)) from error
 
-        return call
+        def interrupt(stop: bool) -> None:
+            options.terminate = stop
+
+        return _native.InterruptibleNetwork(call, interrupt)
 
 
 def open_session(
@@ -85,8 +95,18 @@ def open_session(
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+    whole = bytes(network)
+    session = interruptible(
+        lambda: onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"]),
+        lambda: cancel_loading(options),
+    )
     return session, values
+
+
+def cancel_loading(options: onnxruntime.SessionOptions) -> None:
+    """Let the session that is being made with these options fail soon, where the version can (from 1.21 on)."""
+    if hasattr(options, "set_load_cancellation_flag"):
+        options.set_load_cancellation_flag(True)
 
 
 def load(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int, *data: memoryview) -> OnnxRuntimeEngine:
