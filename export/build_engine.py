@@ -5,6 +5,11 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from pysdk.interrupts import leave_at_once
+
+    leave_at_once()
+
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -17,6 +17,7 @@ from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.guidance import resolve_guidance
+from pysdk.interrupts import noted_interrupts
 from pysdk.manifest import DefaultsInfo, Manifest
 from pysdk.request import resolve_table
 from pysdk.schedule import Schedule
@@ -31,12 +32,15 @@ def step(name: str, verbose: bool) -> Iterator[None]:
     if sys.stderr.isatty():
         click.echo(f"{name} ...", err=True)
     start = time.perf_counter()
-    try:
-        yield
-    except MissingDependencyError:
-        raise  # its message is the command to run
-    except Exception as error:
-        raise ExportError(f"{name}: {error}") from error
+    with noted_interrupts() as noted:
+        try:
+            yield
+        except Exception as error:
+            noted.renew()  # torch and onnx make errors of their own of Ctrl-C
+            if isinstance(error, MissingDependencyError):
+                raise  # its message is the command to run
+            raise ExportError(f"{name}: {error}") from error
+        noted.renew()  # or drop it
     if verbose:
         click.echo(f"{name}: {time.perf_counter() - start:.1f} s", err=True)
 

@@ -28,9 +28,12 @@ __all__: list[str] = [
     "DeviceArray",
     "DeviceScope",
     "FloatState",
+    "InterruptibleNetwork",
     "Network",
     "Program",
     "SimulatedDevice",
+    "Stop",
+    "StoppedError",
     "cuda_device",
     "cuda_status",
     "exp",
@@ -49,10 +52,64 @@ class FloatState:
     def __exit__(self, kind: typing.Any, error: typing.Any, trace: typing.Any) -> None: ...
     def __init__(self) -> None: ...
 
+class StoppedError(RuntimeError):
+    """
+    A call was left early because of its Stop.
+    """
+
+class Stop:
+    """
+    A wish that calls end early, of any thread, and a time at which they do.
+    """
+    def __init__(self, seconds: typing.SupportsFloat | typing.SupportsIndex | None = None) -> None:
+        """
+        Count from now.
+
+        Args:
+            seconds: after which calls end; never when None.
+
+        Raises:
+            ValueError: seconds is not a finite number above 0.
+        """
+    def ask(self) -> None:
+        """
+        Let the calls that have it raise StoppedError soon, and later ones at once.
+        """
+    @property
+    def asked(self) -> bool:
+        """
+        Whether `ask` was called.
+        """
+    @property
+    def late(self) -> bool:
+        """
+        Whether the time is up.
+        """
+
 class Denoiser:
     """
     A network that a chain runs natively.
     """
+
+class InterruptibleNetwork(Denoiser):
+    """
+    A foreign library's network that runs on a thread of its own, so that its caller can leave it.
+    """
+    def __call__(self) -> None:
+        """
+        Run the network once.
+
+        Raises:
+            RuntimeError: it is running already.
+        """
+    def __init__(
+        self, run: collections.abc.Callable[[], typing.Any], interrupt: collections.abc.Callable[[bool], typing.Any]
+    ) -> None:
+        """
+        Args:
+            run: runs the network once on buffers bound beforehand; releases the GIL meanwhile.
+            interrupt: with True makes a run in progress, or the next one, raise soon; with False no more.
+        """
 
 class Chain:
     """
@@ -103,14 +160,16 @@ class Chain:
             ValueError: a size is out of range.
             MemoryError: the buffers do not fit in memory.
         """
-    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex, stop: Stop | None = None) -> int:
         """
         Run up to `count` rows and return the number of rows done so far.
 
         The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler raises, the
-        exception comes out here, the rows before stay done and the failed row may be run again.
+        exception comes out here, the rows before stay done and the failed row may be run again; only of a
+        batch of 2^26 elements or more a row may be left halfway, and then the chain needs a new begin.
 
         Raises:
+            StoppedError: `stop` was asked for, or its time is up.
             RuntimeError: no denoiser, no rows, or the chain is running already.
         """
     def attach(
@@ -395,7 +454,7 @@ class CudaChain:
             MemoryError: the device has no room for the buffers.
             CudaError: the device failed.
         """
-    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex, stop: Stop | None = None) -> int:
         """
         Launch up to `count` rows, wait for them, and return the number of rows done so far.
         """
@@ -503,7 +562,7 @@ class CudaChain:
         From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` of
         them; 0 and 0 for none.
         """
-    def launch(self, count: typing.SupportsInt | typing.SupportsIndex) -> None:
+    def launch(self, count: typing.SupportsInt | typing.SupportsIndex, stop: Stop | None = None) -> None:
         """
         Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.
 
@@ -522,12 +581,16 @@ class CudaChain:
             ValueError: there is no such snapshot, or a newer one took its place.
         """
     def wait(
-        self, row: typing.SupportsInt | typing.SupportsIndex, seconds: typing.SupportsFloat | typing.SupportsIndex = ...
+        self,
+        row: typing.SupportsInt | typing.SupportsIndex,
+        seconds: typing.SupportsFloat | typing.SupportsIndex = ...,
+        stop: Stop | None = None,
     ) -> int:
         """
         Wait until `row` rows are done, all that were launched, or the time is over; return the rows done.
 
-        A signal's exception, such as KeyboardInterrupt, stops the chain within 16 rows.
+        KeyboardInterrupt, or another exception of a signal, and `stop`, which raises StoppedError,
+        stop the chain within 16 rows.
         """
     @property
     def classifier_gradient(self) -> DeviceArray:
@@ -622,7 +685,7 @@ class Bound:
             ValueError: a size is out of range.
             MemoryError: the buffers do not fit in memory.
         """
-    def advance(self, count: typing.SupportsInt | typing.SupportsIndex) -> int:
+    def advance(self, count: typing.SupportsInt | typing.SupportsIndex, stop: Stop | None = None) -> int:
         """
         Run up to `count` rows and return the number of rows done so far.
 
@@ -630,6 +693,7 @@ class Bound:
         exception comes out here and the failed row may be run again.
 
         Raises:
+            StoppedError: `stop` was asked for, or its time is up.
             RuntimeError: no denoiser, no rows, or the bound is running already.
         """
     def attach(self, denoiser: Denoiser | collections.abc.Callable[[], typing.Any]) -> None:

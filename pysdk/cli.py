@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from pysdk import interrupts
 from pysdk.cli_options import SET_HELP, numbers, solver_options, steps_of
 from pysdk.errors import OptionError, PysdkError
 
@@ -53,15 +54,23 @@ def pysdk() -> None:
 
 def run(command: click.Command) -> None:
     """Run a command; our own errors, and those of the system, become one line on stderr and exit code 1."""
+    interrupts.as_usual()
     try:
-        command.main(standalone_mode=False)
-        sys.stdout.flush()  # now, while an error can be told
+        with interrupts.noted_interrupts() as noted:
+            try:
+                command.main(standalone_mode=False)
+                sys.stdout.flush()  # now, while an error can be told
+            except Exception:
+                noted.renew()  # not a failure, whatever foreign code made of it
+                raise
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(130)
+        interrupts.ending()
+        click.echo(interrupts.MESSAGE, err=True)
+        _drop_output()
+        sys.exit(interrupts.CODE)
     except (PysdkError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         _drop_output()
@@ -81,7 +90,7 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Entry point of the `pysdk` command."""
+    """Run `pysdk`; its entry point is `pysdk.interrupts.main`."""
     run(pysdk)
 
 
@@ -99,6 +108,7 @@ def main() -> None:
 @click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
 @click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP)
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
+@click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
@@ -125,6 +135,7 @@ def sample(
     classifier_scale: str | None,
     pairs: tuple[str, ...],
     engine: str | None,
+    deadline: float | None,
     threads: int | None,
     batch_size: int | None,
     device: str,
@@ -146,6 +157,7 @@ def sample(
             check_channels(sampler.plan.manifest.model.shape[0])
         request: dict[str, Any] = {
             "seed": seed,
+            "deadline": deadline,
             "start": start,
             "steps": steps_of(steps, timesteps),
             "solver": solver,

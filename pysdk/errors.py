@@ -37,6 +37,10 @@ class MemoryLimitError(PysdkError, MemoryError):
     """Something needs more memory than it may take; the message holds both numbers and says what to change."""
 
 
+class DeadlineError(PysdkError, TimeoutError):
+    """A call took longer than its `deadline`; the message says how far it was."""
+
+
 class NumericalError(PysdkError, ArithmeticError):
     """A chain produced NaN or infinity."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pysdk import _native, engines
 from pysdk.arguments import check_tensor
+from pysdk.deadline import Deadline, told
 from pysdk.errors import EngineError, MemoryLimitError, NumericalError, OptionError
 from pysdk.images import Output, in_form
 from pysdk.manifest import ModelInfo
@@ -115,12 +116,13 @@ class Executor:
             self.engine = _Closed()
             self.classifier = None
 
-    def run(self, request: Request, progress: Progress = None) -> Float:
+    def run(self, request: Request, progress: Progress = None, deadline: Deadline | None = None) -> Float:
         """All images of a request, float32 (n, C, H, W).
 
         Raises:
             NumericalError: the network returned NaN or infinity.
             EngineError: the network failed, or this is a forked child of the process that loaded it.
+            DeadlineError: the time was up before they were done.
         """
         batches = self._batches(request)
         result = np.empty((len(request), *self.model.shape), np.float32)
@@ -128,16 +130,21 @@ class Executor:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    self.advance(chain, len(request.table), report)
+                    with told(deadline, request, part.start, chain):
+                        self.advance(chain, len(request.table), report, deadline)
                     result[part] = chain.x[: part.stop - part.start]
         check_finite(result, request)
         return result
 
-    def images(self, request: Request, output: Output, progress: Progress = None) -> Any:
+    def images(
+        self, request: Request, output: Output, progress: Progress = None, deadline: Deadline | None = None
+    ) -> Any:
         """All images of a request in the form of `output`. The errors are those of `run`."""
-        return in_form(self.run(request, progress), output, self.model.value_range)
+        return in_form(self.run(request, progress, deadline), output, self.model.value_range)
 
-    def previews(self, request: Request, every: int) -> Iterator[tuple[int, Float, Float]]:
+    def previews(
+        self, request: Request, every: int, deadline: Deadline | None = None
+    ) -> Iterator[tuple[int, Float, Float]]:
         """(rows done, x, denoised) after every `every` rows and after the last; all images advance side by side.
 
         What can be refused is refused by the call, not by the first item.
@@ -147,17 +154,18 @@ class Executor:
             chain = self._new_chain(kind)
             self._begin(chain, request, part)
             chains.append((chain, part.stop - part.start))
-        return self._side_by_side(request, chains, every)
+        return self._side_by_side(request, chains, every, deadline)
 
     def _side_by_side(
-        self, request: Request, chains: list[tuple[_native.Chain, int]], every: int
+        self, request: Request, chains: list[tuple[_native.Chain, int]], every: int, deadline: Deadline | None
     ) -> Iterator[tuple[int, Float, Float]]:
         """Advance chains, each with its number of images."""
         total, step = len(request.table), 0
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                self.advance(chain, step, None)
+                with told(deadline, request, 0, chain):
+                    self.advance(chain, step, None, deadline)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
             check_finite(x, request)
@@ -300,16 +308,23 @@ class Executor:
             noise=None if noise is None else draw,
         )
 
-    def advance(self, chain: _native.Chain | _native.Bound, until: int, report: Callable[[int], object] | None) -> None:
+    def advance(
+        self,
+        chain: _native.Chain | _native.Bound,
+        until: int,
+        report: Callable[[int], object] | None,
+        deadline: Deadline | None = None,
+    ) -> None:
         """Run rows up to `until`, natively in one go, or in pieces of about 0.1 s if progress is reported."""
+        stop = None if deadline is None else deadline.stop
         try:
             if report is None:
-                chain.advance(until - chain.position)
+                chain.advance(until - chain.position, stop)
                 return
             rows = 1
             while chain.position < until:
                 before, start = chain.position, time.perf_counter()
-                done = chain.advance(min(rows, until - before)) - before
+                done = chain.advance(min(rows, until - before), stop) - before
                 report(done)
                 rows = max(1, int(done * _UPDATE_SECONDS / max(time.perf_counter() - start, 1e-9)))
         except EngineError as error:

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pysdk.errors import EngineError, MemoryLimitError
+from pysdk.interrupts import interruptible
 from pysdk.memory import Budget
 from pysdk.onnx_tensors import bounds, fields
 
@@ -51,7 +52,10 @@ def limited_session(
         with _registering:
             _register(share - folded)
             try:
-                return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+                return interruptible(
+                    lambda: onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"]),
+                    lambda: options.set_load_cancellation_flag(True),
+                )
             finally:
                 _register(0)  # for other users of the library; nor would it keep our memory when the session is gone
     except BaseException:

@@ -109,25 +109,33 @@ class Plan:
         """
         views = [self._view(name) for name in names]
         failures: list[Exception] = []
-        done = threading.Event()
+        done, dropped, ended = threading.Event(), threading.Event(), threading.Event()
 
         def check() -> None:
             try:
                 for name, view in zip(names, views, strict=True):
                     if name not in self._verified:
-                        self._check(name, view)
+                        self._check(name, view, dropped)
             except Exception as error:  # raised below, on the caller's thread
                 failures.append(error)
             while not done.wait(_SECONDS):
                 self._give_back()
+            ended.set()
 
-        checker = threading.Thread(target=check, name="pysdk checksums")
-        checker.start()
+        threading.Thread(target=check, name="pysdk checksums").start()
         try:
-            yield views
+            try:
+                yield views
+            except Exception:
+                done.set()
+                ended.wait()  # a wrong checksum may be the reason
+                raise
+            done.set()
+            ended.wait()
         finally:
             done.set()
-            checker.join()
+            dropped.set()  # Ctrl-C does not wait for gigabytes
+            ended.wait()
             self._give_back()
             if failures:
                 raise failures[0] from None
@@ -140,9 +148,11 @@ class Plan:
         entry = self._entries[name]
         return memoryview(self._file)[entry.data : entry.data + entry.size]
 
-    def _check(self, name: str, view: memoryview) -> None:
+    def _check(self, name: str, view: memoryview, dropped: threading.Event | None = None) -> None:
         digest = hashlib.sha256()
         for start in range(0, len(view), _CHUNK):
+            if dropped is not None and dropped.is_set():
+                return
             digest.update(view[start : start + _CHUNK])
             self._give_back()  # or the whole file would be in memory beside what is made of it
         expected, found = self.manifest.members[name].sha256, digest.hexdigest()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pysdk import engines
 from pysdk.arguments import whole_number
 from pysdk.cuda import device_number
+from pysdk.deadline import Deadline, told_of_terms
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.executor import Executor
 from pysdk.float_state import standard_floats
@@ -209,6 +210,7 @@ class Sampler(Uses):
         initial: Float | None = None,
         output: Output = "uint8",
         progress: Progress = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Any:
         """Draw images `start` .. `start + n - 1` of a seed's gallery.
@@ -239,6 +241,7 @@ class Sampler(Uses):
                 "float32", but images made on a device stay there, for `torch.from_dlpack` without a copy.
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (rows of the table done, rows in all), counted for each batch.
+            deadline: seconds, counted from the call, after which it raises DeadlineError; the sampler stays usable.
             options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
                 steps_offset).
 
@@ -249,8 +252,10 @@ class Sampler(Uses):
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
             NumericalError: the network returned NaN or infinity.
             EngineError: the network failed.
+            DeadlineError: the deadline was over before the images were done; the message says how many were.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         request = self._request(
             n,
             steps=steps,
@@ -265,21 +270,30 @@ class Sampler(Uses):
             initial=initial,
             **options,
         )
-        return self._executor.images(request, output, progress)
+        return self._executor.images(request, output, progress, limit)
 
     @standard_floats
-    def stream(self, n: int = 1, *, every: int = 1, output: Output = "uint8", **arguments: Any) -> Iterator[Preview]:
+    def stream(
+        self,
+        n: int = 1,
+        *,
+        every: int = 1,
+        output: Output = "uint8",
+        deadline: float | None = None,
+        **arguments: Any,
+    ) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
 
         All n images advance together, so memory is that of n images; the last preview's `x` equals `sample(...)`, and
         `denoised` is what the network makes of it on the way (progressive generation, DDPM, section 4.3).
         The other arguments and the errors are those of `sample`; they are checked when `stream` is called, not at the
-        first preview.
+        first preview. What the caller does between previews counts towards the deadline.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         stride = whole_number("every", every, 1, 2**31)
         request = self._request(n, **arguments)
-        return self._previews(request, self._executor.previews(request, stride), output)
+        return self._previews(request, self._executor.previews(request, stride, limit), output)
 
     def _request(
         self, n: int, *, steps: Steps = None, solver: str | StepTable | None = None, **arguments: Any
@@ -302,6 +316,7 @@ class Sampler(Uses):
         variance: str | None = None,
         clip: Clip | None = None,
         progress: Progress = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Likelihood:
         """The variational bound of images in bits per dimension, term by term (DDPM, eq. 5; docs/likelihood.md).
@@ -320,19 +335,20 @@ class Sampler(Uses):
                 weighted sum is an unbiased estimate of the bound; by default all.
             variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
             clip: `Clip.clamp(limit)` or `Clip.none()`, of the denoised estimate; by default the plan's.
-            progress: as in `sample`.
+            progress, deadline: as in `sample`.
             options: `spacing` and `steps_offset` of the timesteps.
 
         Raises:
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
             NumericalError: a term is NaN or infinite.
             EngineError: the network failed.
+            DeadlineError: the deadline was over before the terms were.
         """
         from pysdk.likelihood.bound import answer, make_question
 
         if self.device != "cpu":
             raise OptionError(f"the likelihood is computed on the CPU alone, this sampler is on {self.device!r}")
-        executor = self._executor
+        executor, limit = self._executor, Deadline.of(deadline)
         question = make_question(
             self.plan.manifest,
             self._diffusion,
@@ -348,14 +364,14 @@ class Sampler(Uses):
         )
         executor.require_own_process()
         calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
-        with reporter(progress, calls) as report:
+        with reporter(progress, calls) as report, told_of_terms(limit):
             return answer(
                 question,
                 executor.engine,
                 batch_size=self.batch_size,
                 padded=not executor.batch_invariant,
                 threads=self.threads,
-                advance=lambda bound, until: executor.advance(bound, until, report),
+                advance=lambda bound, until: executor.advance(bound, until, report, limit),
             )
 
     def _previews(

@@ -273,7 +273,7 @@ def test_ctrl_c(pysdk: Command, toy: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(Sampler, "sample", interrupted)
     outcome = pysdk("sample", toy)
-    assert (outcome.code, outcome.err.strip()) == (130, "stopped")
+    assert (outcome.code, outcome.err.strip()) == (130, "interrupted")
 
 
 FULL = """

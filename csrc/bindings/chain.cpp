@@ -37,14 +37,16 @@ class BoundChain {
   void begin(Program program, std::shared_ptr<PythonNoise> noise) {
     {
       const py::gil_scoped_release release;
-      chain_.begin(std::move(program));
+      Watch watch{Interrupts()};
+      chain_.begin(std::move(program), watch);
     }
     noise_ = std::move(noise);
   }
 
-  std::int64_t advance(std::int64_t count) {
+  std::int64_t advance(std::int64_t count, const OptionalStop& stop) {
     const py::gil_scoped_release release;
-    return chain_.advance(count, SignalTimer());
+    Watch watch{Interrupts(stop)};
+    return chain_.advance(count, watch);
   }
 
   std::int64_t position() const { return chain_.position(); }
@@ -113,8 +115,6 @@ void register_chain(py::module_& module) {
   for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
   module.attr("STEP_COLUMNS") = columns;
 
-  py::class_<Denoiser, std::shared_ptr<Denoiser>>(module, "Denoiser",
-                                                  "A network that a chain runs natively.");
   py::class_<BoundChain> type(
       module, "Chain", py::custom_type_setup(collect_garbage<BoundChain>), py::is_final(),
       "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"
@@ -166,11 +166,16 @@ void register_chain(py::module_& module) {
            "    ValueError: the chain is not guided, or was made without a classifier.\n"
            "    RuntimeError: the chain is running.")
       .def("advance", &BoundChain::advance, py::call_guard<FloatState>(), py::arg("count"),
+           py::arg("stop") = py::none(),
            "Run up to `count` rows and return the number of rows done so far.\n\n"
            "The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler "
            "raises, the\n"
-           "exception comes out here, the rows before stay done and the failed row may be run again.\n\n"
+           "exception comes out here, the rows before stay done and the failed row may be run again; only of "
+           "a\n"
+           "batch of 2^26 elements or more a row may be left halfway, and then the chain needs a new "
+           "begin.\n\n"
            "Raises:\n"
+           "    StoppedError: `stop` was asked for, or its time is up.\n"
            "    RuntimeError: no denoiser, no rows, or the chain is running already.")
       .def_property_readonly("position", &BoundChain::position, "Rows done so far.")
       .def_property_readonly("length", &BoundChain::length, "Rows of the table; 0 before begin.")

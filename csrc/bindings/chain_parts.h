@@ -5,7 +5,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/typing.h>
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/interrupts.h"
 #include "chain/cpu_chain.h"
 #include "cpu/float_state.h"
 #include "engine/denoiser.h"
@@ -23,16 +23,11 @@ namespace py = pybind11;
 
 using Denoise = py::typing::Callable<py::object()>;
 
-inline void check_signals() {
-  const FloatState standard;  // whatever a handler of Python does to it
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
 // A network behind a Python callable: takes the GIL for its own call, where signals are checked too.
 class PythonDenoiser : public Denoiser {
  public:
   explicit PythonDenoiser(py::object callable) : callable_(std::move(callable)) {}
-  void enqueue() override {
+  void enqueue(Watch&) override {
     const py::gil_scoped_acquire gil;
     check_signals();
     const FloatState standard;  // whatever the callable does to it
@@ -63,21 +58,6 @@ struct Attached {
                            "; a Denoiser or a callable without arguments is needed");
     }
   }
-};
-
-// Polls signals now and then, for denoisers that never take the GIL.
-class SignalTimer {
- public:
-  void operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < std::chrono::milliseconds(50)) return;
-    last_ = now;
-    const py::gil_scoped_acquire gil;
-    check_signals();
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
 inline ChainShape make_shape(std::int64_t batch, const std::vector<std::int64_t>& shape,

@@ -62,17 +62,17 @@ class BoundCudaChain {
     noise_ = std::move(noise);
   }
 
-  void launch(std::int64_t count) {
+  void launch(std::int64_t count, const OptionalStop& stop) {
     const py::gil_scoped_release release;
-    chain_.launch(count, SignalTimer());
+    chain_.launch(count, Interrupts(stop));
   }
-  std::int64_t wait(std::int64_t row, double seconds) {
+  std::int64_t wait(std::int64_t row, double seconds, const OptionalStop& stop) {
     const py::gil_scoped_release release;
-    return chain_.wait(row, seconds, SignalTimer());
+    return chain_.wait(row, seconds, Interrupts(stop));
   }
-  std::int64_t advance(std::int64_t count) {
+  std::int64_t advance(std::int64_t count, const OptionalStop& stop) {
     const py::gil_scoped_release release;
-    return chain_.advance(count, SignalTimer());
+    return chain_.advance(count, Interrupts(stop));
   }
 
   py::array_t<float> snapshot(std::int64_t row, bool denoised) {
@@ -215,17 +215,20 @@ void register_cuda(py::module_& module) {
            "of\n"
            "them; 0 and 0 for none.")
       .def("launch", &BoundCudaChain::launch, py::call_guard<FloatState>(), py::arg("count"),
+           py::arg("stop") = py::none(),
            "Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.\n\n"
            "Raises:\n"
            "    RuntimeError: no denoiser, no rows, or the chain is running already.\n"
            "    CaptureError: the path asked for cannot be taken.\n"
            "    CudaError: the device failed; no row is passed over in silence.")
       .def("wait", &BoundCudaChain::wait, py::call_guard<FloatState>(), py::arg("row"),
-           py::arg("seconds") = forever,
+           py::arg("seconds") = forever, py::arg("stop") = py::none(),
            "Wait until `row` rows are done, all that were launched, or the time is over; return the rows "
            "done.\n\n"
-           "A signal's exception, such as KeyboardInterrupt, stops the chain within 16 rows.")
+           "KeyboardInterrupt, or another exception of a signal, and `stop`, which raises StoppedError,\n"
+           "stop the chain within 16 rows.")
       .def("advance", &BoundCudaChain::advance, py::call_guard<FloatState>(), py::arg("count"),
+           py::arg("stop") = py::none(),
            "Launch up to `count` rows, wait for them, and return the number of rows done so far.")
       .def("snapshot", &BoundCudaChain::snapshot, py::arg("row"), py::kw_only(), py::arg("denoised") = false,
            "Return x, or D, after `row` rows: float32 (batch, C, H, W), on the host. The chain may be "

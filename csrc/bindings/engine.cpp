@@ -7,6 +7,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/interrupts.h"
 #include "bindings/program_values.h"
 #include "cpu/float_state.h"
 #include "engine/program.h"
@@ -44,7 +45,8 @@ class BoundProgram {
     const std::size_t workers = check_threads(threads);
     {
       const py::gil_scoped_release release;
-      program_->pack(workers);
+      Watch watch{Interrupts()};
+      program_->pack(workers, watch);
     }
     views_.clear();
   }
@@ -78,8 +80,9 @@ std::shared_ptr<BoundProgram> make_program(std::tuple<std::size_t, std::size_t, 
   std::shared_ptr<engine::Program> program;
   {
     const py::gil_scoped_release release;
-    program =
-        std::make_shared<engine::Program>(image, out_channels, std::move(shapes), constants, records, bytes);
+    Watch watch{Interrupts()};
+    program = std::make_shared<engine::Program>(image, out_channels, std::move(shapes), constants, records,
+                                                bytes, watch);
   }
   return std::make_shared<BoundProgram>(std::move(program), std::move(views));
 }
@@ -105,14 +108,16 @@ class BoundNetwork : public Denoiser {
         std::make_unique<Network>(program, static_cast<std::size_t>(batch), ports, check_threads(threads));
   }
 
-  void enqueue() override { network_->enqueue(); }
+  void enqueue(Watch& watch) override { network_->enqueue(watch); }
   void call() {
     const py::gil_scoped_release release;
-    network_->enqueue();
+    Watch watch{Interrupts()};
+    network_->enqueue(watch);
   }
   std::vector<double> profile() {
     const py::gil_scoped_release release;
-    return network_->profile();
+    Watch watch{Interrupts()};
+    return network_->profile(watch);
   }
   std::size_t bytes() const { return network_->bytes(); }
 

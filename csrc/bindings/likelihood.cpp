@@ -45,9 +45,10 @@ class BoundBound {
     bound_.begin(std::move(program));
   }
 
-  std::int64_t advance(std::int64_t count) {
+  std::int64_t advance(std::int64_t count, const OptionalStop& stop) {
     const py::gil_scoped_release release;
-    return bound_.advance(count, SignalTimer());
+    Watch watch{Interrupts(stop)};
+    return bound_.advance(count, watch);
   }
 
   std::int64_t position() const { return bound_.position(); }
@@ -150,10 +151,12 @@ void register_likelihood(py::module_& module) {
            "    ValueError: a shape or value does not fit.\n"
            "    RuntimeError: the bound is running.")
       .def("advance", &BoundBound::advance, py::call_guard<FloatState>(), py::arg("count"),
+           py::arg("stop") = py::none(),
            "Run up to `count` rows and return the number of rows done so far.\n\n"
            "The GIL is released except in the denoiser. When the denoiser or a signal handler raises, the\n"
            "exception comes out here and the failed row may be run again.\n\n"
            "Raises:\n"
+           "    StoppedError: `stop` was asked for, or its time is up.\n"
            "    RuntimeError: no denoiser, no rows, or the bound is running already.")
       .def_property_readonly("position", &BoundBound::position, "Rows done so far.")
       .def_property_readonly("length", &BoundBound::length, "Rows of the program; 0 before begin.")

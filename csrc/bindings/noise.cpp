@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/interrupts.h"
 #include "chain/kernels.h"
 #include "cpu/float_state.h"
 #include "noise/philox.h"
@@ -44,7 +45,11 @@ py::array_t<float> bind_normal(std::uint64_t seed, const NdArray<std::uint64_t>&
   const py::ssize_t n = indices.shape(0);
   const std::size_t count = n == 0 ? 0 : static_cast<std::size_t>(out.size() / n);
   const py::gil_scoped_release release;
-  for (py::ssize_t i = 0; i < n; ++i) kernels().fill_normal({seed, image[i], draw}, count, to + i * count);
+  Watch watch{Interrupts()};
+  for (py::ssize_t i = 0; i < n; ++i) {
+    if (watch.look()) watch.leave();
+    kernels().fill_normal({seed, image[i], draw}, count, to + i * count);
+  }
   return out;
 }
 

@@ -30,7 +30,7 @@ void CpuChain::attach(Networks networks) {
   std::swap(networks_, networks);
 }
 
-void CpuChain::begin(Program program) {
+void CpuChain::begin(Program program, Watch& watch) {
   const Busy busy(busy_);
   check_program(shape_, program);
   const std::size_t image = shape_.image();
@@ -65,6 +65,10 @@ void CpuChain::begin(Program program) {
   buffers_->time.data()[0] = program_.rows[0].t;
   const float c_in = program_.rows[0].c_in;
   for (std::size_t i = 0; i < batch; ++i) {
+    if (watch.look()) {
+      length_ = 0;
+      watch.leave();
+    }
     float* x = buffers_->x.data() + i * image;
     if (!draws) {
       std::copy_n(program_.initial.data() + i * image, image, x);
@@ -80,29 +84,30 @@ void CpuChain::begin(Program program) {
   }
 }
 
-void CpuChain::call_networks(const Row& row) {
+void CpuChain::call_networks(const Row& row, Watch& watch) {
   if (row.skip != 0.0f) return;
   const bool half = row.unguided != 0.0f && networks_.conditional;
-  (half ? networks_.conditional : networks_.denoiser)->enqueue();
-  if (row.grad != 0.0f) networks_.classifier->enqueue();
+  (half ? networks_.conditional : networks_.denoiser)->enqueue(watch);
+  if (row.grad != 0.0f) networks_.classifier->enqueue(watch);
 }
 
-std::int64_t CpuChain::advance(std::int64_t count, const std::function<void()>& poll) {
+std::int64_t CpuChain::advance(std::int64_t count, Watch& watch) {
   const Busy busy(busy_);
   check_advance(shape_, count, length_, networks_.denoiser != nullptr, networks_.classifier != nullptr);
   for (; count > 0 && position_ < length_; --count) {
-    poll();
+    if (watch.look()) watch.leave();
     const std::size_t index = static_cast<std::size_t>(position_);
     const Row& row = program_.rows[index];
     buffers_->time.data()[0] = row.t;
-    call_networks(row);
+    call_networks(row, watch);
     if (program_.noise && row.s != 0.0f) program_.noise(kFirstRow + position_, foreign_noise_.data());
     if (program_.noise && row.known_noise != 0.0f) {
       program_.noise(std::int64_t{kKnown} + position_, foreign_known_.data());
     }
-    run_row(index);
+    run_row(index, watch);
     ++position_;
   }
+  watch.leave();  // stopped in an update that was done all the same
   return position_;
 }
 

@@ -35,6 +35,9 @@ struct Networks {
   std::shared_ptr<Denoiser> denoiser, conditional, classifier;
 };
 
+// Elements of a batch from which on a row's update, some tenths of a second, may be left halfway.
+constexpr std::size_t kLongUpdate = std::size_t{1} << 26;
+
 class CpuChain {
  public:
   explicit CpuChain(const ChainShape& shape);
@@ -50,14 +53,16 @@ class CpuChain {
   void forget_noise() { program_.noise = nullptr; }
   // Checks the program, sets the labels, x and the first network input. On an error the old chain stays as it
   // was.
-  void begin(Program program);
-  // Runs up to `count` rows, calling `poll` before each, and returns the rows done so far. When the denoiser,
-  // the noise or `poll` throws, the state is that before the row, which the next call runs again.
-  std::int64_t advance(std::int64_t count, const std::function<void()>& poll);
+  // The watch may end it before it is done; then there is no chain.
+  void begin(Program program, Watch& watch);
+  // Runs up to `count` rows and returns the rows done so far. When the denoiser, the noise or the watch
+  // throws, the state is that before the row, which the next call runs again; only an update that was left
+  // halfway, which takes a batch of kLongUpdate elements, needs a new `begin`.
+  std::int64_t advance(std::int64_t count, Watch& watch);
 
  private:
-  void call_networks(const Row& row);
-  void run_row(std::size_t index);
+  void call_networks(const Row& row, Watch& watch);
+  void run_row(std::size_t index, Watch& watch);
   RowTask image_task(std::size_t index, std::size_t image) const;
   float image_threshold(RowTask& task, std::size_t worker);
 

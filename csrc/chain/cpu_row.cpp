@@ -14,6 +14,8 @@ namespace {
 // without noise (0.4 ns an element) saves as much when it is split in two.
 constexpr std::size_t kParallelElements = 32 * 1024;
 
+constexpr std::size_t kElementCost = 8;  // of an update, in multiplications of a network
+
 }  // namespace
 
 RowTask CpuChain::image_task(std::size_t index, std::size_t image) const {
@@ -87,15 +89,19 @@ float CpuChain::image_threshold(RowTask& task, std::size_t worker) {
   return dynamic_threshold(below, above, static_cast<float>(position - floor), program_.clip_max);
 }
 
-void CpuChain::run_row(std::size_t index) {
+void CpuChain::run_row(std::size_t index, Watch& watch) {
   const std::size_t size = shape_.image();
   const std::size_t batch = static_cast<std::size_t>(shape_.batch);
   // A dynamic threshold is one number of the whole image, so there a part of the work is an image, else a
   // block.
   const bool by_image = program_.clip == ClipKind::kDynamic && program_.rows[index].skip == 0.0f;
   const std::size_t blocks = by_image ? 1 : (size + kBlock - 1) / kBlock;
+  const bool is_long = batch * size >= kLongUpdate;
   const auto work = [&](std::size_t begin, std::size_t end, std::size_t worker) {
+    Lookout lookout;
+    lookout.begin(&watch, worker == 0);
     for (std::size_t item = begin; item < end; ++item) {
+      if (is_long && lookout.leave((by_image ? size : kBlock) * kElementCost)) return;
       RowTask task = image_task(index, item / blocks);
       if (by_image) task.threshold = image_threshold(task, worker);
       const std::size_t start = item % blocks * kBlock;
@@ -108,8 +114,11 @@ void CpuChain::run_row(std::size_t index) {
   if (batch * size < kParallelElements) {
     work(0, batch * blocks, 0);
   } else {
-    threads_.run(batch * blocks, work);
+    threads_.run(batch * blocks, watch, work);
   }
+  if (!is_long || !watch.stopped()) return;
+  length_ = 0;  // x is neither that before the row nor that after it
+  watch.leave();
 }
 
 }  // namespace pysdk

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "chain/watch.h"
 #include "cpu/float_state.h"
 
 namespace pysdk {
@@ -40,14 +41,15 @@ class Threads {
   std::size_t count() const { return count_; }
 
   // Splits `items` into one contiguous part per worker and returns when all are done; one caller at a time.
-  void run(std::size_t items, const Work& work) {
+  // The caller goes on watching while it waits for the others.
+  void run(std::size_t items, Watch& watch, const Work& work) {
     if (count_ == 1 || items < 2) {
       work(0, items, 0);
       return;
     }
     abandon_if_forked();
     if (!pool_) pool_ = std::make_unique<Pool>(count_);  // started when first needed
-    pool_->run(items, work);
+    pool_->run(items, watch, work);
   }
 
  private:
@@ -68,7 +70,7 @@ class Threads {
 
     long process() const { return process_; }
 
-    void run(std::size_t items, const Work& work) {
+    void run(std::size_t items, Watch& watch, const Work& work) {
       {
         const std::lock_guard lock(mutex_);
         work_ = &work;
@@ -79,7 +81,11 @@ class Threads {
       start_.notify_all();
       part(work, items, 0);
       std::unique_lock lock(mutex_);
-      done_.wait(lock, [this] { return running_ == 0; });
+      while (!done_.wait_for(lock, kLookInterval, [this] { return running_ == 0; })) {
+        lock.unlock();
+        watch.look();
+        lock.lock();
+      }
     }
 
    private:

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "chain/watch.h"
+
 namespace pysdk::engine {
 
 constexpr std::size_t kLanes = 16;  // channels of a block
@@ -169,18 +171,21 @@ struct AttentionData {
   float* y;
 };
 
-// Work on the items [begin, end); scratch is the worker's own.
+// Work on the items [begin, end), which ends early when the lookout says so; it and scratch are the worker's
+// own.
 struct Kernels {
   const char* isa;
   void (*conv_pack)(const ConvShape&, const float* weight, std::size_t first_panel, std::size_t last_panel,
                     float* packed, float* scratch);
-  void (*conv)(const ConvShape&, const ConvData&, std::size_t begin, std::size_t end, float* scratch);
+  void (*conv)(const ConvShape&, const ConvData&, std::size_t begin, std::size_t end, float* scratch,
+               Lookout&);
   // items: (image, slab)
-  void (*norm_sums)(const NormShape&, const NormData&, std::size_t begin, std::size_t end);
-  void (*norm_apply)(const NormShape&, const NormData&, std::size_t begin, std::size_t end, float* scratch);
+  void (*norm_sums)(const NormShape&, const NormData&, std::size_t begin, std::size_t end, Lookout&);
+  void (*norm_apply)(const NormShape&, const NormData&, std::size_t begin, std::size_t end, float* scratch,
+                     Lookout&);
   // items: (image, head, part of the queries)
   void (*attention)(const AttentionShape&, const AttentionData&, std::size_t begin, std::size_t end,
-                    float* scratch);
+                    float* scratch, Lookout&);
   void (*silu)(const float* x, std::size_t count, float* y);
 };
 

@@ -34,6 +34,9 @@ struct Ports {
   float* output;
 };
 
+// Of a float that is read and written, in multiplications.
+constexpr std::size_t kCopyCost = 4;
+
 // One run of a program.
 struct Frame {
   std::size_t batch;
@@ -53,6 +56,7 @@ class Op {
   virtual ~Op() = default;
   // Constants in the form the kernels want: called once, with 64-byte aligned memory of packed_floats().
   virtual std::size_t packed_floats() const { return 0; }
+  // It may be left early: see Workers.
   virtual void pack(float*, Workers&) {}
   // Floats that it keeps beside them once it is packed, and those it takes only meanwhile.
   virtual std::size_t kept_floats() const { return 0; }
@@ -76,7 +80,8 @@ struct Constant {
   std::vector<Piece> pieces;
 
   std::size_t floats() const;
-  std::vector<float> read() const;
+  // Not to the end when the lookout says so.
+  std::vector<float> read(Lookout* lookout = nullptr) const;
 };
 
 // What an op is made from. Tensors are read after they are written, and written once.

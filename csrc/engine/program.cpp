@@ -61,16 +61,24 @@ std::size_t Constant::floats() const {
   return floats;
 }
 
-std::vector<float> Constant::read() const {
+std::vector<float> Constant::read(Lookout* lookout) const {
   std::vector<float> values(floats());
   float* to = values.data();
   for (const Piece& piece : pieces) {
     // memcpy: in a foreign file numbers lie at any address
+    const auto leave = [&](std::size_t copied) {
+      return lookout != nullptr && lookout->leave(copied * kCopyCost);
+    };
     if (!piece.transposed) {
-      std::memcpy(to, piece.data, piece.rows * piece.columns * sizeof(float));
+      const std::size_t row_bytes = piece.columns * sizeof(float);
+      for (std::size_t row = 0; row < piece.rows; ++row) {
+        if (leave(piece.columns)) return values;
+        std::memcpy(to + row * piece.columns, piece.data + row * row_bytes, row_bytes);
+      }
     } else {
       const unsigned char* from = piece.data;
       for (std::size_t column = 0; column < piece.columns; ++column) {
+        if (leave(piece.rows)) return values;
         for (std::size_t row = 0; row < piece.rows; ++row, from += sizeof(float)) {
           std::memcpy(to + row * piece.columns + column, from, sizeof(float));
         }
@@ -192,7 +200,7 @@ class ProgramLoader : public Loader {
 
 Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
                  const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-                 const std::vector<Bytes>& sources)
+                 const std::vector<Bytes>& sources, Watch& watch)
     : image_in_(image_in),
       image_out_{out_channels, image_in.height, image_in.width, false},
       tensors_(std::move(tensors)),
@@ -209,7 +217,10 @@ Program::Program(const Tensor& image_in, std::size_t out_channels, std::vector<T
     }
   }
   ProgramLoader loader(*this, weights, sources);
-  for (const OpRecord& op : ops) loader.load(op);
+  for (const OpRecord& op : ops) {
+    if (watch.look()) watch.leave();
+    loader.load(op);
+  }
   loader.finish();
 }
 
@@ -219,13 +230,15 @@ std::size_t Program::packed_floats() const {
   return floats;
 }
 
-void Program::pack(std::size_t threads) {
+void Program::pack(std::size_t threads, Watch& watch) {
   if (is_packed_) throw std::runtime_error("the program is packed already");
   packed_ = Pages(packed_floats());
   Workers workers(threads);
+  workers.watch(&watch);
   float* to = packed_.data();
   for (const auto& op : ops_) {
     op->pack(to, workers);
+    watch.leave();
     to += op->packed_floats() + kGuard;
     guard(to - kGuard, kGuard);
   }
@@ -313,13 +326,13 @@ Frame Network::part_of_frame(std::size_t part) const {
   return frame;
 }
 
-std::vector<double> Network::profile() {
+std::vector<double> Network::profile(Watch& watch) {
   std::vector<double> seconds;
-  run(&seconds);
+  run(watch, &seconds);
   return seconds;
 }
 
-void Network::run(std::vector<double>* seconds) {
+void Network::run(Watch& watch, std::vector<double>* seconds) {
   if (busy_.exchange(true)) {
     throw std::runtime_error("the network is already running on another thread; bind one per thread");
   }
@@ -327,6 +340,7 @@ void Network::run(std::vector<double>* seconds) {
     std::atomic<bool>& flag;
     ~Release() { flag = false; }
   } release{busy_};
+  workers_.watch(&watch);
   using Clock = std::chrono::steady_clock;
   if (seconds != nullptr) seconds->assign(program_->ops_.size(), 0.0);
   Clock::time_point before = Clock::now();
@@ -334,6 +348,7 @@ void Network::run(std::vector<double>* seconds) {
     const Frame frame = part_of_frame(part);
     for (std::size_t op = 0; op < program_->ops_.size(); ++op) {
       program_->ops_[op]->run(frame);
+      watch.leave();
       if (seconds == nullptr) continue;
       const Clock::time_point now = Clock::now();
       (*seconds)[op] += std::chrono::duration<double>(now - before).count();

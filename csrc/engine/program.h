@@ -53,16 +53,17 @@ struct Cost {
 class Program {
  public:
   // Checks everything. Allocates little: constants are read when they are packed.
-  // Throws std::invalid_argument, naming the op and the field.
+  // Throws std::invalid_argument, naming the op and the field, and what the watch throws.
   Program(const Tensor& image_in, std::size_t out_channels, std::vector<Tensor> tensors,
           const std::vector<Weight>& weights, const std::vector<OpRecord>& ops,
-          const std::vector<Bytes>& sources);
+          const std::vector<Bytes>& sources, Watch& watch);
 
   // Throws std::invalid_argument when the batch is too large for any machine.
   Cost cost(std::size_t batch, std::size_t threads) const;
 
   // Reads and packs the constants, once, before a network is made. The sources are not needed afterwards.
-  void pack(std::size_t threads);
+  // Throws what the watch throws; the program is then of no use.
+  void pack(std::size_t threads, Watch& watch);
   bool packed() const { return is_packed_; }
 
   const Tensor& image_in() const { return image_in_; }
@@ -103,13 +104,13 @@ class Network : public Denoiser {
   Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports, std::size_t threads);
 
   // Throws std::runtime_error when it is already running.
-  void enqueue() override { run(nullptr); }
+  void enqueue(Watch& watch) override { run(watch, nullptr); }
   // The seconds each op took in this run.
-  std::vector<double> profile();
+  std::vector<double> profile(Watch& watch);
   std::size_t bytes() const { return (arena_.size() + scratch_.size()) * sizeof(float) + common_.size() * 8; }
 
  private:
-  void run(std::vector<double>* seconds);
+  void run(Watch& watch, std::vector<double>* seconds);
   std::size_t first_image(std::size_t part) const { return batch_ * part / parts_; }
   Frame part_of_frame(std::size_t part) const;
 

@@ -1,13 +1,16 @@
 // A fork-join pool for work that comes every few microseconds: workers spin for a moment after a round before
-// they sleep, the caller works too. One caller at a time; work must not throw.
+// they sleep, the caller works too. One caller at a time; work must not throw. What takes long can be left
+// early: the caller watches, also while it waits for the others.
 #pragma once
 
 #include <unistd.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -15,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "chain/watch.h"
 #include "cpu/float_state.h"
 
 #if defined(__x86_64__)
@@ -25,7 +29,7 @@ namespace pysdk::engine {
 
 class Workers {
  public:
-  explicit Workers(std::size_t count) : count_(count) {}
+  explicit Workers(std::size_t count) : count_(count), lookouts_(count) {}
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
   ~Workers() {
@@ -35,16 +39,36 @@ class Workers {
 
   std::size_t count() const { return count_; }
 
+  // Who watches the work from now on; null: nobody.
+  void watch(Watch* watch) {
+    watch_ = watch;
+    for (std::size_t worker = 0; worker < count_; ++worker) lookouts_[worker].begin(watch, worker == 0);
+  }
+  Lookout& lookout(std::size_t worker) { return lookouts_[worker]; }
+
   // work(begin, end, worker) for contiguous parts of [0, items); returns when all are done.
   template <class Work>
   void run(std::size_t items, const Work& work) {
     const std::size_t parts = items < count_ ? items : count_;
     if (parts == 0) return;
     if (parts == 1) return work(std::size_t{0}, items, std::size_t{0});
-    team().run(parts, items, &work,
+    team().run(parts, items, watch_, &work,
                [](const void* function, std::size_t begin, std::size_t end, std::size_t worker) {
                  (*static_cast<const Work*>(function))(begin, end, worker);
                });
+  }
+
+  // The same in pieces, after each of which it may be left; an item costs as much as so many multiplications.
+  template <class Work>
+  void run(std::size_t items, std::size_t cost, const Work& work) {
+    const std::size_t piece = kLookCost / (cost + 1) + 1;
+    run(items, [&](std::size_t begin, std::size_t end, std::size_t worker) {
+      for (std::size_t next; begin < end; begin = next) {
+        next = end - begin > piece ? begin + piece : end;
+        if (lookout(worker).leave((next - begin) * cost)) return;
+        work(begin, next, worker);
+      }
+    });
   }
 
  private:
@@ -67,22 +91,18 @@ class Workers {
     }
     ~Team() { stop(); }
 
-    void run(std::size_t parts, std::size_t items, const void* work, Call call) {
+    void run(std::size_t parts, std::size_t items, Watch* watch, const void* work, Call call) {
       items_ = items;
       work_ = work;
       call_ = call;
       done_.store(0, std::memory_order_relaxed);
       start_round(parts);
       help(0, round_.load(std::memory_order_relaxed));
-      std::size_t done = done_.load(std::memory_order_acquire);
-      for (int spin = 0; done != parts; ++spin) {
-        if (spin < kSpins) {
-          pause();
-        } else {
-          done_.wait(static_cast<std::uint32_t>(done), std::memory_order_acquire);
-        }
-        done = done_.load(std::memory_order_acquire);
+      for (int spin = 0; spin < kSpins; ++spin) {
+        if (done_.load(std::memory_order_acquire) == parts) return;
+        pause();
       }
+      wait(parts, watch);
     }
 
    private:
@@ -93,6 +113,19 @@ class Workers {
 #if defined(__x86_64__)
       _mm_pause();
 #endif
+    }
+
+    // Sleeps until all parts are done, and looks meanwhile.
+    void wait(std::size_t parts, Watch* watch) {
+      std::unique_lock lock(mutex_);
+      waiting_ = true;
+      while (!finished_.wait_for(lock, kLookInterval, [&] { return done_ == parts; })) {
+        if (watch == nullptr) continue;
+        lock.unlock();
+        watch->look();
+        lock.lock();
+      }
+      waiting_ = false;
     }
 
     void stop() {
@@ -121,7 +154,12 @@ class Workers {
           continue;
         }
         call_(work_, items_ * part / parts, items_ * (part + 1) / parts, worker);
-        if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts) done_.notify_one();
+        if (done_.fetch_add(1) + 1 == parts && waiting_) {  // one order for both: see wait
+          {
+            const std::lock_guard lock(mutex_);
+          }
+          finished_.notify_one();
+        }
       }
     }
 
@@ -148,7 +186,9 @@ class Workers {
     std::atomic<std::uint64_t> round_{0};
     std::atomic<std::uint32_t> rounds_{0};  // what sleeping threads wait for
     std::atomic<std::uint32_t> done_{0};    // parts of the round
-    std::atomic<bool> stop_{false};
+    std::atomic<bool> stop_{false}, waiting_{false};
+    std::mutex mutex_;  // of the caller's sleep
+    std::condition_variable finished_;
     std::size_t items_ = 0;  // of the round, published by it
     const void* work_ = nullptr;
     Call call_ = nullptr;
@@ -164,6 +204,8 @@ class Workers {
   }
 
   const std::size_t count_;
+  std::vector<Lookout> lookouts_;
+  Watch* watch_ = nullptr;
   std::unique_ptr<Team> team_;
   pid_t process_ = 0;
 };

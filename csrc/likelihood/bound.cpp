@@ -89,24 +89,19 @@ void VariationalBound::begin(BoundProgram program) {
   std::copy(program_.labels.begin(), program_.labels.end(), buffers_->labels.data());
 }
 
-std::int64_t VariationalBound::advance(std::int64_t count, const std::function<void()>& poll) {
+std::int64_t VariationalBound::advance(std::int64_t count, Watch& watch) {
   const Busy busy(busy_);
   if (count < 0) throw std::invalid_argument("count is " + std::to_string(count) + "; it must be 0 or more");
   if (length_ == 0) throw std::runtime_error("the bound has no rows; call begin first");
   if (!denoiser_) throw std::runtime_error("the bound has no denoiser; call attach first");
-  const std::size_t batch = static_cast<std::size_t>(shape_.batch);
   for (; count > 0 && position_ < length_; --count) {
-    poll();
+    if (watch.look()) watch.leave();
     const std::size_t index = static_cast<std::size_t>(position_);
     const BoundRow& row = program_.rows[index];
-    threads_.run(batch, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t i = begin; i < end; ++i) diffuse(row, i);
-    });
+    each_image(watch, [&](std::size_t i) { diffuse(row, i); });
     buffers_->time.data()[0] = static_cast<float>(row.t);
-    denoiser_->enqueue();
-    threads_.run(batch, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t i = begin; i < end; ++i) reduce(row, index, i);
-    });
+    denoiser_->enqueue(watch);
+    each_image(watch, [&](std::size_t i) { reduce(row, index, i); });
     ++position_;
   }
   return position_;
@@ -120,6 +115,20 @@ std::vector<double> VariationalBound::terms() {
 std::vector<double> VariationalBound::errors() {
   const Busy busy(busy_);
   return errors_;
+}
+
+void VariationalBound::each_image(Watch& watch, const std::function<void(std::size_t)>& work) {
+  constexpr std::size_t kElementCost = 64;  // in multiplications of a network: logarithms in float64
+  threads_.run(static_cast<std::size_t>(shape_.batch), watch,
+               [&](std::size_t begin, std::size_t end, std::size_t worker) {
+                 Lookout lookout;
+                 lookout.begin(&watch, worker == 0);
+                 for (std::size_t i = begin; i < end; ++i) {
+                   if (lookout.leave(shape_.image() * kElementCost)) return;
+                   work(i);
+                 }
+               });
+  watch.leave();
 }
 
 // The network's input: x_t in float32, one rounding per operation.

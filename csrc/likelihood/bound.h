@@ -60,15 +60,16 @@ class VariationalBound {
   void attach(std::shared_ptr<Denoiser> denoiser);
   // Throws std::invalid_argument, and leaves the old program as it was, when this one does not fit.
   void begin(BoundProgram program);
-  // Runs up to `count` rows, calling `poll` before each, and returns the rows done so far. When the denoiser
-  // or `poll` throws, the next call runs the row again.
-  std::int64_t advance(std::int64_t count, const std::function<void()>& poll);
+  // Runs up to `count` rows and returns the rows done so far. When the denoiser or the watch throws, the next
+  // call runs the row again.
+  std::int64_t advance(std::int64_t count, Watch& watch);
   // (batch, rows), summed over the elements: nats, and squared errors of the estimate of x_0.
   std::vector<double> terms();
   std::vector<double> errors();
 
  private:
   void check(const BoundProgram& program) const;
+  void each_image(Watch& watch, const std::function<void(std::size_t)>& work);
   void diffuse(const BoundRow& row, std::size_t image);
   void reduce(const BoundRow& row, std::size_t index, std::size_t image);
 

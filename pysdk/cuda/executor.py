@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pysdk import _native, engines
 from pysdk.arguments import whole_number
 from pysdk.cuda import device_errors, open_device
+from pysdk.deadline import Deadline, told
 from pysdk.engines import DeviceEngine
 from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.executor import Executor, Kind, check_finite, diverged
@@ -90,26 +91,29 @@ class CudaExecutor(Executor):
             chains: int = sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
             return chains + getattr(self.engine, "memory", 0)
 
-    def run(self, request: Request, progress: Progress = None) -> Float:
+    def run(self, request: Request, progress: Progress = None, deadline: Deadline | None = None) -> Float:
         """All images of a request, float32 (n, C, H, W), on the host.
 
         Raises:
             NumericalError: the network returned NaN or infinity.
             EngineError, DeviceError: the network or the device failed.
+            DeadlineError: the time was up before they were done.
         """
         result = np.empty((len(request), *self.model.shape), np.float32)
-        for part, chain in self._finished_batches(request, progress):
+        for part, chain in self._finished_batches(request, progress, deadline):
             result[part] = chain.x.head(part.stop - part.start).numpy()
         check_finite(result, request)
         return result
 
-    def images(self, request: Request, output: Output, progress: Progress = None) -> Any:
+    def images(
+        self, request: Request, output: Output, progress: Progress = None, deadline: Deadline | None = None
+    ) -> Any:
         """All images of a request in the form of `output`: made on the device, and kept there for "dlpack".
 
         "dlpack" is a `_native.DeviceArray`, float32 (n, C, H, W).
         """
         if output == "float32":
-            return self.run(request, progress)
+            return self.run(request, progress, deadline)
         channels, height, width = self.model.shape
         count, on_device = len(request), output == "dlpack"
         with device_errors():
@@ -117,7 +121,7 @@ class CudaExecutor(Executor):
                 (count, channels, height, width) if on_device else (count, height, width, channels),
                 "float32" if on_device else "uint8",
             )
-            for part, chain in self._finished_batches(request, progress):
+            for part, chain in self._finished_batches(request, progress, deadline):
                 size = part.stop - part.start
                 if on_device:
                     chain.copy_x(result, first=part.start, images=size)
@@ -131,13 +135,16 @@ class CudaExecutor(Executor):
             images = Images(result.numpy())
         return images.to_pil() if output == "pil" else images
 
-    def _finished_batches(self, request: Request, progress: Progress) -> Iterator[tuple[slice, _native.CudaChain]]:
+    def _finished_batches(
+        self, request: Request, progress: Progress, deadline: Deadline | None
+    ) -> Iterator[tuple[slice, _native.CudaChain]]:
         batches = self._batches(request)
         with reporter(progress, len(batches) * len(request.table)) as report:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    self.advance(chain, len(request.table), report)
+                    with told(deadline, request, part.start, chain):
+                        self.advance(chain, len(request.table), report, deadline)
                     yield part, chain  # type: ignore[misc]
 
     def _new_chain(self, kind: Kind) -> Any:
@@ -163,14 +170,16 @@ class CudaExecutor(Executor):
         with device_errors():
             super()._begin(chain, request, part)
 
-    def advance(self, chain: Any, until: int, report: Callable[[int], object] | None) -> None:
+    def advance(
+        self, chain: Any, until: int, report: Callable[[int], object] | None, deadline: Deadline | None = None
+    ) -> None:
         """Rows up to `until`: one launch where it is possible, and a look at the counter now and then."""
-        done = chain.position
+        done, stop = chain.position, None if deadline is None else deadline.stop
         try:
             with device_errors():
-                chain.launch(until - done)
+                chain.launch(until - done, stop)
                 while done < until:
-                    now = chain.wait(until, math.inf if report is None else _UPDATE_SECONDS)
+                    now = chain.wait(until, math.inf if report is None else _UPDATE_SECONDS, stop)
                     if report is not None and now > done:
                         report(now - done)
                     done = now
@@ -181,7 +190,9 @@ class CudaExecutor(Executor):
         finally:
             self._last = chain.path, chain.why
 
-    def previews(self, request: Request, every: int) -> Iterator[tuple[int, Float, Float]]:
+    def previews(
+        self, request: Request, every: int, deadline: Deadline | None = None
+    ) -> Iterator[tuple[int, Float, Float]]:
         """(rows done, x, denoised) after every `every` rows and after the last, on the host.
 
         The device goes on while they are looked at, up to `SLOTS` of them ahead.
@@ -192,23 +203,25 @@ class CudaExecutor(Executor):
             chain.keep_snapshots(min(every, len(request.table)), SLOTS)
             self._begin(chain, request, part)
             chains.append((chain, part.stop - part.start))
-        return self._side_by_side(request, chains, every)
+        return self._side_by_side(request, chains, every, deadline)
 
     def _side_by_side(
-        self, request: Request, chains: list[tuple[Any, int]], every: int
+        self, request: Request, chains: list[tuple[Any, int]], every: int, deadline: Deadline | None
     ) -> Iterator[tuple[int, Float, Float]]:
         total = len(request.table)
+        stop = None if deadline is None else deadline.stop
         marks = [*range(every, total, every), total]
         for index, step in enumerate(marks) if chains else ():
             if index % SLOTS == 0:  # all snapshots were read: the ring is free again
                 until = marks[min(index + SLOTS, len(marks)) - 1]
-                with device_errors():
-                    for chain, _ in chains:
-                        chain.launch(until - chain.position)
-                        self._last = chain.path, chain.why
-            with device_errors():
                 for chain, _ in chains:
-                    chain.wait(step)
+                    with device_errors(), told(deadline, request, 0, chain):
+                        chain.launch(until - chain.position, stop)
+                        self._last = chain.path, chain.why
+            for chain, _ in chains:
+                with device_errors(), told(deadline, request, 0, chain):
+                    chain.wait(step, stop=stop)
+            with device_errors():
                 x = np.concatenate([chain.snapshot(step)[:count] for chain, count in chains])
                 denoised = np.concatenate([chain.snapshot(step, denoised=True)[:count] for chain, count in chains])
             check_finite(x, request)

@@ -6,8 +6,10 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pysdk import _native
 from pysdk.engines import Buffers, require
 from pysdk.errors import EngineError, PysdkError
+from pysdk.interrupts import interruptible
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
 from pysdk.memory import Budget
 from pysdk.onnx_arena import limited_session, struck
@@ -46,7 +48,12 @@ class OnnxRuntimeEngine:
         self.description = description
 
     def bind(self, buffers: Buffers) -> Callable[[], object]:
-        """IO binding by address: ONNX Runtime reads from and writes to the chain's memory."""
+        """IO binding by address: ONNX Runtime reads from and writes to the chain's memory.
+
+        A run that is interrupted ends after the node it is in.
+        """
+        import onnxruntime
+
         binding = self.session.io_binding()
         arrays: dict[str, Any] = {
             "x": buffers.network_input,
@@ -58,15 +65,18 @@ class OnnxRuntimeEngine:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         out = buffers.network_output
         binding.bind_output(OUTPUT, "cpu", 0, out.dtype.type, out.shape, out.ctypes.data)
-        run, budget = self.session.run_with_iobinding, self.budget
+        run, budget, options = self.session.run_with_iobinding, self.budget, onnxruntime.RunOptions()
 
         def call() -> None:
             try:
-                run(binding)
+                run(binding, options)
             except Exception as error:  # its exceptions share no base class
                 raise struck(error, budget) or EngineError(_one_line(error)) from error
 
-        return call
+        def interrupt(stop: bool) -> None:
+            options.terminate = stop
+
+        return _native.InterruptibleNetwork(call, interrupt)
 
 
 def open_session(

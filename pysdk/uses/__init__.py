@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pysdk.deadline import Deadline
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
 from pysdk.executor import Executor
@@ -45,13 +46,21 @@ class Uses:
         return self.schedule
 
     @standard_floats
-    def encode(self, images: Any, *, steps: Steps = STEPS, progress: Progress = None, **arguments: Any) -> Float:
+    def encode(
+        self,
+        images: Any,
+        *,
+        steps: Steps = STEPS,
+        progress: Progress = None,
+        deadline: float | None = None,
+        **arguments: Any,
+    ) -> Float:
         """The noise that `decode` turns into these images: DDIM run backwards (2010.02502, section 4.3).
 
         Args:
             images: uint8 (n, H, W, C), float32 (n, C, H, W) in the model's value range, or a list of pictures.
             steps: as in `sample`; the more, the closer the way back. `decode` needs the same.
-            progress: as in `sample`.
+            progress, deadline: as in `sample`.
             arguments: labels (of all images or one each; without any the null label), guidance_scale,
                 guidance_interval, classifier_scale, spacing and steps_offset as in `sample`; network_timestep as in
                 `pysdk.solvers.reverse_ddim`.
@@ -60,10 +69,11 @@ class Uses:
             float32 (n, C, H, W), close to standard normal.
 
         Raises:
-            OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
+            OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
-        manifest = self.plan.manifest
-        return self._executor.run(encoding(manifest, self._diffusion, images, steps, arguments), progress)
+        limit = Deadline.of(deadline)
+        request = encoding(self.plan.manifest, self._diffusion, images, steps, arguments)
+        return self._executor.run(request, progress, limit)
 
     @standard_floats
     def decode(
@@ -73,24 +83,26 @@ class Uses:
         steps: Steps = STEPS,
         output: Output = "uint8",
         progress: Progress = None,
+        deadline: float | None = None,
         **arguments: Any,
     ) -> Any:
         """Images of latents by DDIM: deterministic unless `eta` is given, and without a clip, which `encode` has not.
 
         Args:
             latents: float32 (n, C, H, W), from `encode`, or any standard normal numbers.
-            steps, output, progress: as in `sample`.
+            steps, output, progress, deadline: as in `sample`.
             arguments: as in `encode`, and the options of `ddim`.
 
         Returns:
             The images in the form of `output`.
 
         Raises:
-            OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
+            OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         request = decoding(self.plan.manifest, self._diffusion, latents, steps, arguments)
-        return self._executor.images(request, output, progress)
+        return self._executor.images(request, output, progress, limit)
 
     @standard_floats
     def interpolate(
@@ -102,6 +114,7 @@ class Uses:
         timestep: int | None = None,
         output: Output = "uint8",
         progress: Progress = None,
+        deadline: float | None = None,
         **arguments: Any,
     ) -> Any:
         """n images that lead from one image to another.
@@ -115,7 +128,7 @@ class Uses:
                 number of an image in the gallery of `seed`.
             n: images, 2 or more; the ends are (what the model makes of) `first` and `second`.
             timestep: where they meet, 0 to T - 1: the higher, the more is made up.
-            output, progress: as in `sample`.
+            output, progress, deadline: as in `sample`.
             arguments: seed, start (whose noise is shared), labels (of all or one for each of the n; without any the
                 null label), guidance and options as in `sample`; steps by default 50, with a timestep the plan's.
 
@@ -123,17 +136,18 @@ class Uses:
             The images in the form of `output`.
 
         Raises:
-            OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
+            OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         manifest, schedule = self.plan.manifest, self._diffusion
         if timestep is not None:
             request = diffused(manifest, schedule, first, second, n, timestep, arguments)
         else:
             ends = latent_ends(manifest, schedule, first, second, arguments)
-            encoded = ends if isinstance(ends, np.ndarray) else self._executor.run(ends, progress)
+            encoded = ends if isinstance(ends, np.ndarray) else self._executor.run(ends, progress, limit)
             request = on_the_sphere(manifest, schedule, encoded, n, arguments)
-        return self._executor.images(request, output, progress)
+        return self._executor.images(request, output, progress, limit)
 
     @standard_floats
     def image_to_image(
@@ -144,6 +158,7 @@ class Uses:
         timestep: int | None = None,
         output: Output = "uint8",
         progress: Progress = None,
+        deadline: float | None = None,
         **arguments: Any,
     ) -> Any:
         """Redraw images: each is diffused part of the way and denoised from there (SDEdit, 2108.01073).
@@ -153,7 +168,7 @@ class Uses:
             strength: share of the steps that are run, in (0, 1]: near 0 the image stays, at 1 little of it is left; by
                 default 0.5.
             timestep: the timestep to diffuse to instead, 0 to T - 1.
-            output, progress: as in `sample`.
+            output, progress, deadline: as in `sample`.
             arguments: seed, start, labels (without any the null label), steps, solver (by name), guidance and options
                 as in `sample`.
 
@@ -161,11 +176,12 @@ class Uses:
             The images in the form of `output`.
 
         Raises:
-            OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
+            OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         request = redrawing(self.plan.manifest, self._diffusion, images, strength, timestep, arguments)
-        return self._executor.images(request, output, progress)
+        return self._executor.images(request, output, progress, limit)
 
     @standard_floats
     def inpaint(
@@ -177,6 +193,7 @@ class Uses:
         jump_n_sample: int = 10,
         output: Output = "uint8",
         progress: Progress = None,
+        deadline: float | None = None,
         **arguments: Any,
     ) -> Any:
         """Draw a part of images anew, to fit what is kept of them (RePaint, 2201.09865).
@@ -188,7 +205,7 @@ class Uses:
             jump_length: steps that are taken back together.
             jump_n_sample: how often each stretch of `jump_length` steps is drawn, 1 or more; more of it fits better,
                 costs more, and 1 never goes back.
-            output, progress: as in `sample`.
+            output, progress, deadline: as in `sample`.
             arguments: seed, start, labels (without any the null label), steps, solver (by name, one that forgets the
                 rows before: "ddpm" or "ddim"), guidance, options and noise (a callable) as in `sample`.
 
@@ -196,8 +213,9 @@ class Uses:
             The images in the form of `output`.
 
         Raises:
-            OptionError, OptionTypeError, NumericalError, EngineError: as in `sample`.
+            OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
         check_form(output)
+        limit = Deadline.of(deadline)
         request = repaint(self.plan.manifest, self._diffusion, images, mask, jump_length, jump_n_sample, arguments)
-        return self._executor.images(request, output, progress)
+        return self._executor.images(request, output, progress, limit)

@@ -29,6 +29,7 @@ _DRAWING = (
     click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all)."),
     click.option("--classifier-scale", help="Classifier guidance scale, or one per picture."),
     click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP),
+    click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never)."),
     click.option("--threads", type=int, help="Processors to use (default: all)."),
     click.option(
         "-o", "--out", default="out.png", show_default=True, help="A grid, an .npz or a folder, as in sample."
@@ -48,6 +49,7 @@ def _arguments(settings: dict[str, Any]) -> dict[str, Any]:
     per_image = ("labels", "guidance_scale", "guidance_interval", "classifier_scale")
     given = {
         "seed": settings["seed"],
+        "deadline": settings["deadline"],
         "start": settings["start"],
         "steps": steps_of(settings["steps"], None),
         **{name: numbers(name, settings[name]) for name in per_image},

@@ -57,7 +57,7 @@ inline void exponentials(const AttentionShape& s, float* scores, std::size_t row
 }
 
 inline void attention(const AttentionShape& s, const AttentionData& data, std::size_t begin, std::size_t end,
-                      float* scratch) {
+                      float* scratch, Lookout& lookout) {
   const std::size_t depth_blocks = s.depth_blocks(), depth = depth_blocks * kLanes;
   const std::size_t key_blocks = s.key_blocks(), all_keys = key_blocks * kLanes;
   float* const keys = scratch;
@@ -70,6 +70,7 @@ inline void attention(const AttentionShape& s, const AttentionData& data, std::s
     const std::size_t pair = item / s.parts(), part = item % s.parts();
     const std::size_t image = pair / s.heads, head = pair % s.heads;
     const std::size_t first = s.tokens * part / s.parts(), rows = s.tokens * (part + 1) / s.parts() - first;
+    if (lookout.leave(2 * rows * depth * all_keys)) return;
     if (pair != current) {
       pack_head(s, data.k + image * s.tokens * s.k_step + head * s.k_head,
                 data.v + image * s.tokens * s.v_step + head * s.v_head, keys, values);

@@ -65,7 +65,7 @@ inline void direct_input(const ConvShape& s, const ConvData& data, std::size_t f
 }
 
 inline void direct(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end,
-                   float* scratch) {
+                   float* scratch, Lookout& lookout) {
   const Items items = s.items(data.batch);
   const std::size_t depth_blocks = s.depth_blocks(), depth = depth_blocks * kLanes;
   const std::size_t pixels_out = s.out_height * s.out_width;
@@ -73,6 +73,7 @@ inline void direct(const ConvShape& s, const ConvData& data, std::size_t begin, 
   for (std::size_t item = begin; item < end; ++item) {
     const std::size_t part = items.part(item);
     const std::size_t first = items.first_row(part), rows = items.first_row(part + 1) - first;
+    if (lookout.leave(rows * depth * kLanes * items.group)) return;
     float* const a = scratch;
     float* const c = scratch + rows * depth;
     if (part != current) {

@@ -36,8 +36,10 @@ inline void slab_sums(const float* x, const float* shift, std::size_t pixels, st
   }
 }
 
-inline void norm_sums(const NormShape& s, const NormData& data, std::size_t begin, std::size_t end) {
+inline void norm_sums(const NormShape& s, const NormData& data, std::size_t begin, std::size_t end,
+                      Lookout& lookout) {
   for (std::size_t item = begin; item < end; ++item) {
+    if (lookout.leave(NormShape::kSlab * s.sums_step() * 4)) return;
     const std::size_t image = item / s.slabs(), first = item % s.slabs() * NormShape::kSlab;
     double* sums = data.sums + item * s.sums_step();
     for (std::size_t input = 0; input < s.inputs; ++input) {
@@ -108,7 +110,7 @@ inline void apply(const float* x, std::size_t x_step, std::size_t pixels, std::s
 
 // scratch: three pixels of the result
 inline void norm_apply(const NormShape& s, const NormData& data, std::size_t begin, std::size_t end,
-                       float* scratch) {
+                       float* scratch, Lookout& lookout) {
   const std::size_t out_step = padded(s.channels());
   float *a = scratch, *b = a + out_step, *joined = b + out_step;
   const auto run = s.silu ? apply<true> : apply<false>;
@@ -116,6 +118,7 @@ inline void norm_apply(const NormShape& s, const NormData& data, std::size_t beg
   for (std::size_t item = begin; item < end; ++item) {
     const std::size_t image = item / s.slabs(), first = item % s.slabs() * NormShape::kSlab;
     const std::size_t pixels = std::min(NormShape::kSlab, s.pixels - first);
+    if (lookout.leave(NormShape::kSlab * out_step * 8)) return;
     if (image != current) coefficients(s, data, image, a, b);
     current = image;
     float* y = data.y + (image * s.pixels + first) * out_step;

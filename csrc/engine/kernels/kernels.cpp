@@ -20,14 +20,15 @@ void conv_pack(const ConvShape& s, const float* weight, std::size_t first_panel,
   winograd_pack<4>(s, weight, first_panel, last_panel, packed, scratch);
 }
 
-void conv(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {
+void conv(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch,
+          Lookout& lookout) {
   switch (s.tile) {
     case 0:
-      return direct(s, data, begin, end, scratch);
+      return direct(s, data, begin, end, scratch, lookout);
     case 2:
-      return winograd<2>(s, data, begin, end, scratch);
+      return winograd<2>(s, data, begin, end, scratch, lookout);
     default:
-      return winograd<4>(s, data, begin, end, scratch);
+      return winograd<4>(s, data, begin, end, scratch, lookout);
   }
 }
 

@@ -217,7 +217,8 @@ void winograd_output(const ConvShape& s, const ConvData& data, std::size_t first
 // by line: weights that are transformed here then take a sixth of the room, and stay in the cache beside the
 // input.
 template <int M>
-void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch) {
+void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch,
+              Lookout& lookout) {
   constexpr std::size_t kSide = M + 2, kPoints = kSide * kSide, kTaps = 9, kPass = kSide * kLines<M>;
   const Items items = s.items(data.batch);
   const std::size_t blocks = s.in_blocks(0), depth = blocks * kLanes;
@@ -226,6 +227,7 @@ void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::
   for (std::size_t item = begin; item < end; ++item) {
     const std::size_t part = items.part(item);
     const std::size_t first = items.first_row(part), rows = items.first_row(part + 1) - first;
+    if (lookout.leave(kPoints * rows * depth * kLanes * items.group)) return;
     const std::size_t v_step = rows * depth + kLanes;
     float* const made = scratch;
     float* const m = made + (s.transformed() ? 0 : items.group * kPass * u_step);

@@ -49,10 +49,10 @@ class Attention : public Op {
         std::fill(data.y + token * shape_.out_step + channels, data.y + (token + 1) * shape_.out_step, 0.0f);
       }
     }
-    frame.workers->run(frame.batch * shape_.heads * shape_.parts(),
-                       [&](std::size_t begin, std::size_t end, std::size_t worker) {
-                         kernels().attention(shape_, data, begin, end, frame.scratch_of(worker));
-                       });
+    frame.workers->run(frame.batch * shape_.heads * shape_.parts(), [&](std::size_t begin, std::size_t end,
+                                                                        std::size_t worker) {
+      kernels().attention(shape_, data, begin, end, frame.scratch_of(worker), frame.workers->lookout(worker));
+    });
   }
 
  private:

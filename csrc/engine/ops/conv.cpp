@@ -83,10 +83,11 @@ class Conv : public Op {
     if (!bias_weight_.shape.empty()) bias_ = bias_weight_.read();
     bias_.resize(padded(shape_.out_channels), 0.0f);
     bias_weight_ = {};
-    const std::vector<float> weight = weight_.read();
+    const std::vector<float> weight = weight_.read(&workers.lookout(0));
     const std::size_t step = shape_.packing_floats();
     std::vector<float> scratch(step * workers.count());  // here, because workers must not throw
-    workers.run(shape_.panels(), [&](std::size_t begin, std::size_t end, std::size_t worker) {
+    const std::size_t cost = shape_.depth_blocks() * kLanes * kLanes * shape_.taps() * kCopyCost;
+    workers.run(shape_.panels(), cost, [&](std::size_t begin, std::size_t end, std::size_t worker) {
       kernels().conv_pack(shape_, weight.data(), begin, end, packed, scratch.data() + worker * step);
     });
     packed_ = packed;
@@ -125,10 +126,10 @@ class Conv : public Op {
     data.residual = residual_ < 0 ? nullptr : frame.tensor(static_cast<std::size_t>(residual_));
     data.y = frame.tensor(y_);
     data.batch = batch;
-    frame.workers->run(shape_.items(batch).count(),
-                       [&](std::size_t begin, std::size_t end, std::size_t worker) {
-                         kernels().conv(shape_, data, begin, end, frame.scratch_of(worker));
-                       });
+    frame.workers->run(
+        shape_.items(batch).count(), [&](std::size_t begin, std::size_t end, std::size_t worker) {
+          kernels().conv(shape_, data, begin, end, frame.scratch_of(worker), frame.workers->lookout(worker));
+        });
   }
 
  private:

@@ -8,15 +8,17 @@ namespace pysdk::engine {
 namespace {
 
 constexpr std::size_t kChunk = 4096;  // floats of an item of work
+constexpr std::size_t kCost = 8;      // of a float, in multiplications
 
 std::size_t count(const Tensor& tensor, std::size_t batch) { return tensor.shared ? 1 : batch; }
 
 // function(begin, end) over all floats of a tensor
 template <class Function>
 void for_chunks(const Frame& frame, std::size_t floats, const Function& function) {
-  frame.workers->run((floats + kChunk - 1) / kChunk, [&](std::size_t begin, std::size_t end, std::size_t) {
-    function(begin * kChunk, std::min(end * kChunk, floats));
-  });
+  frame.workers->run((floats + kChunk - 1) / kChunk, kChunk * kCost,
+                     [&](std::size_t begin, std::size_t end, std::size_t) {
+                       function(begin * kChunk, std::min(end * kChunk, floats));
+                     });
 }
 
 class Silu : public Op {
@@ -82,7 +84,7 @@ class Add : public Op {
   void run(const Frame& frame) const override {
     const std::size_t step = padded(a_.channels), pixels = a_.pixels();
     const std::size_t images = out_shared_ ? 1 : frame.batch;
-    frame.workers->run(images * pixels, [&](std::size_t begin, std::size_t end, std::size_t) {
+    frame.workers->run(images * pixels, step * kCost, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t row = begin; row < end; ++row) {
         const std::size_t image = row / pixels, pixel = row % pixels;
         const float* a = frame.tensor(a_index_) + ((a_.shared ? 0 : image * pixels) + pixel) * step;

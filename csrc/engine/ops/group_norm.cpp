@@ -78,17 +78,20 @@ class GroupNorm : public Op {
         frame.workers->count()) {  // an image at a time: it is still in the cache when it is read again
       frame.workers->run(frame.batch, [&](std::size_t begin, std::size_t end, std::size_t worker) {
         for (std::size_t image = begin; image < end; ++image) {
-          kernels().norm_sums(shape_, data, image * slabs, (image + 1) * slabs);
-          kernels().norm_apply(shape_, data, image * slabs, (image + 1) * slabs, frame.scratch_of(worker));
+          Lookout& lookout = frame.workers->lookout(worker);
+          kernels().norm_sums(shape_, data, image * slabs, (image + 1) * slabs, lookout);
+          kernels().norm_apply(shape_, data, image * slabs, (image + 1) * slabs, frame.scratch_of(worker),
+                               lookout);
         }
       });
       return;
     }
-    frame.workers->run(frame.batch * slabs, [&](std::size_t begin, std::size_t end, std::size_t) {
-      kernels().norm_sums(shape_, data, begin, end);
+    frame.workers->run(frame.batch * slabs, [&](std::size_t begin, std::size_t end, std::size_t worker) {
+      kernels().norm_sums(shape_, data, begin, end, frame.workers->lookout(worker));
     });
     frame.workers->run(frame.batch * slabs, [&](std::size_t begin, std::size_t end, std::size_t worker) {
-      kernels().norm_apply(shape_, data, begin, end, frame.scratch_of(worker));
+      kernels().norm_apply(shape_, data, begin, end, frame.scratch_of(worker),
+                           frame.workers->lookout(worker));
     });
   }
 

@@ -21,17 +21,19 @@ class Input : public Op {
 
   void run(const Frame& frame) const override {
     const std::size_t pixels = shape_.pixels(), step = padded(shape_.channels);
-    frame.workers->run(frame.batch * shape_.height, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t row = begin; row < end; ++row) {
-        const std::size_t image = row / shape_.height, first = row % shape_.height * shape_.width;
-        const float* from = frame.ports.input + image * shape_.channels * pixels + first;
-        float* to = frame.tensor(out_) + (image * pixels + first) * step;
-        for (std::size_t x = 0; x < shape_.width; ++x, to += step) {
-          for (std::size_t c = 0; c < shape_.channels; ++c) to[c] = from[c * pixels + x];
-          std::fill(to + shape_.channels, to + step, 0.0f);
-        }
-      }
-    });
+    frame.workers->run(frame.batch * shape_.height, shape_.width * step * kCopyCost,
+                       [&](std::size_t begin, std::size_t end, std::size_t) {
+                         for (std::size_t row = begin; row < end; ++row) {
+                           const std::size_t image = row / shape_.height,
+                                             first = row % shape_.height * shape_.width;
+                           const float* from = frame.ports.input + image * shape_.channels * pixels + first;
+                           float* to = frame.tensor(out_) + (image * pixels + first) * step;
+                           for (std::size_t x = 0; x < shape_.width; ++x, to += step) {
+                             for (std::size_t c = 0; c < shape_.channels; ++c) to[c] = from[c * pixels + x];
+                             std::fill(to + shape_.channels, to + step, 0.0f);
+                           }
+                         }
+                       });
   }
 
  private:
@@ -49,16 +51,19 @@ class Output : public Op {
 
   void run(const Frame& frame) const override {
     const std::size_t pixels = shape_.pixels(), step = padded(shape_.channels);
-    frame.workers->run(frame.batch * shape_.height, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t row = begin; row < end; ++row) {
-        const std::size_t image = row / shape_.height, first = row % shape_.height * shape_.width;
-        const float* from = frame.tensor(x_) + (image * pixels + first) * step;
-        float* to = frame.ports.output + image * shape_.channels * pixels + first;
-        for (std::size_t c = 0; c < shape_.channels; ++c) {
-          for (std::size_t x = 0; x < shape_.width; ++x) to[c * pixels + x] = from[x * step + c];
-        }
-      }
-    });
+    frame.workers->run(frame.batch * shape_.height, shape_.width * step * kCopyCost,
+                       [&](std::size_t begin, std::size_t end, std::size_t) {
+                         for (std::size_t row = begin; row < end; ++row) {
+                           const std::size_t image = row / shape_.height,
+                                             first = row % shape_.height * shape_.width;
+                           const float* from = frame.tensor(x_) + (image * pixels + first) * step;
+                           float* to = frame.ports.output + image * shape_.channels * pixels + first;
+                           for (std::size_t c = 0; c < shape_.channels; ++c) {
+                             for (std::size_t x = 0; x < shape_.width; ++x)
+                               to[c * pixels + x] = from[x * step + c];
+                           }
+                         }
+                       });
   }
 
  private:

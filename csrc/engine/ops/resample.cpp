@@ -17,18 +17,20 @@ class Pool : public Op {
   }
   void run(const Frame& frame) const override {
     const std::size_t step = padded(x_.channels), line = x_.width * step;
-    frame.workers->run(frame.batch * y_.height, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t row = begin; row < end; ++row) {
-        const std::size_t image = row / y_.height, y = row % y_.height;
-        const float* from = frame.tensor(x_index_) + image * x_.floats() + 2 * y * line;
-        float* to = frame.tensor(y_index_) + image * y_.floats() + y * y_.width * step;
-        for (std::size_t x = 0; x < y_.width; ++x, from += 2 * step, to += step) {
-          for (std::size_t c = 0; c < step; ++c) {
-            to[c] = ((from[c] + from[step + c]) + (from[line + c] + from[line + step + c])) * 0.25f;
+    frame.workers->run(
+        frame.batch * y_.height, y_.width * step * kCopyCost,
+        [&](std::size_t begin, std::size_t end, std::size_t) {
+          for (std::size_t row = begin; row < end; ++row) {
+            const std::size_t image = row / y_.height, y = row % y_.height;
+            const float* from = frame.tensor(x_index_) + image * x_.floats() + 2 * y * line;
+            float* to = frame.tensor(y_index_) + image * y_.floats() + y * y_.width * step;
+            for (std::size_t x = 0; x < y_.width; ++x, from += 2 * step, to += step) {
+              for (std::size_t c = 0; c < step; ++c) {
+                to[c] = ((from[c] + from[step + c]) + (from[line + c] + from[line + step + c])) * 0.25f;
+              }
+            }
           }
-        }
-      }
-    });
+        });
   }
 
  private:
@@ -48,14 +50,17 @@ class Upsample : public Op {
   }
   void run(const Frame& frame) const override {
     const std::size_t step = padded(x_.channels);
-    frame.workers->run(frame.batch * y_.height, [&](std::size_t begin, std::size_t end, std::size_t) {
-      for (std::size_t row = begin; row < end; ++row) {
-        const std::size_t image = row / y_.height, y = row % y_.height;
-        const float* from = frame.tensor(x_index_) + image * x_.floats() + y / 2 * x_.width * step;
-        float* to = frame.tensor(y_index_) + image * y_.floats() + y * y_.width * step;
-        for (std::size_t x = 0; x < y_.width; ++x) std::copy_n(from + x / 2 * step, step, to + x * step);
-      }
-    });
+    frame.workers->run(frame.batch * y_.height, y_.width * step * kCopyCost,
+                       [&](std::size_t begin, std::size_t end, std::size_t) {
+                         for (std::size_t row = begin; row < end; ++row) {
+                           const std::size_t image = row / y_.height, y = row % y_.height;
+                           const float* from =
+                               frame.tensor(x_index_) + image * x_.floats() + y / 2 * x_.width * step;
+                           float* to = frame.tensor(y_index_) + image * y_.floats() + y * y_.width * step;
+                           for (std::size_t x = 0; x < y_.width; ++x)
+                             std::copy_n(from + x / 2 * step, step, to + x * step);
+                         }
+                       });
   }
 
  private:
@@ -83,7 +88,7 @@ class Concat : public Op {
   }
   void run(const Frame& frame) const override {
     const std::size_t pixels = (y_.shared ? 1 : frame.batch) * y_.pixels(), step = padded(y_.channels);
-    frame.workers->run(pixels, [&](std::size_t begin, std::size_t end, std::size_t) {
+    frame.workers->run(pixels, step * kCopyCost, [&](std::size_t begin, std::size_t end, std::size_t) {
       for (std::size_t pixel = begin; pixel < end; ++pixel) {
         float* to = frame.tensor(y_index_) + pixel * step;
         float* const stop = to + step;
