@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from pysdk.cli_options import SET_HELP, numbers, solver_options, steps_of
+from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of
 from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
@@ -101,6 +101,7 @@ def main() -> None:
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
+@max_memory_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
 @click.option("--columns", type=click.IntRange(min=1), help="Images per row of a grid.")
@@ -127,6 +128,7 @@ def sample(
     engine: str | None,
     threads: int | None,
     batch_size: int | None,
+    max_memory: int | None,
     device: str,
     frames: int,
     columns: int | None,
@@ -141,7 +143,8 @@ def sample(
     if columns is not None and suffix in ("", ".npz"):
         raise OptionError(f"--columns is for a grid, and {out!r} holds none; leave it out")
 
-    with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size, device=device) as sampler:
+    machine: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_memory": max_memory}
+    with Sampler(plan, engine=engine, device=device, **machine) as sampler:
         if suffix != ".npz":
             check_channels(sampler.plan.manifest.model.shape[0])
         request: dict[str, Any] = {
