@@ -183,7 +183,24 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
     from pysdk import engines
     from pysdk.cuda import open_device
+    from pysdk.memory import default_limit
     from pysdk.plan import Plan
+
+    def cost(opened: Plan) -> str:
+        from pysdk.engines import native
+
+        info = next(info for info in opened.manifest.engines if info.kind == "native")
+        try:
+            sources = [opened.member(name) for name in info.data]
+            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
+            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
+        except PysdkError as error:
+            return f"none ({error})"
+        return (
+            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
+            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
+            f"of {default_limit():,} allowed by default"
+        )
 
     def taken(opened: Plan, device: int | None) -> str:
         try:
@@ -201,6 +218,8 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
         running = {"runs_here": taken(opened, None)}
         if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
             running["runs_on_cuda"] = taken(opened, 0)
+        if "native" in {info.kind for info in opened.manifest.engines}:
+            running["native_cost"] = cost(opened)
         if as_json:
             click.echo(json.dumps({**opened.describe(), **running}, indent=2))
         else:
