@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pysdk import interrupts
-from pysdk.cli_options import SET_HELP, numbers, solver_options, steps_of
+from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of
 from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
@@ -111,6 +111,7 @@ def main() -> None:
 @click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
+@max_memory_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
 @click.option("--columns", type=click.IntRange(min=1), help="Images per row of a grid.")
@@ -138,6 +139,7 @@ def sample(
     deadline: float | None,
     threads: int | None,
     batch_size: int | None,
+    max_memory: int | None,
     device: str,
     frames: int,
     columns: int | None,
@@ -152,7 +154,8 @@ def sample(
     if columns is not None and suffix in ("", ".npz"):
         raise OptionError(f"--columns is for a grid, and {out!r} holds none; leave it out")
 
-    with Sampler(plan, engine=engine, threads=threads, batch_size=batch_size, device=device) as sampler:
+    machine: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_memory": max_memory}
+    with Sampler(plan, engine=engine, device=device, **machine) as sampler:
         if suffix != ".npz":
             check_channels(sampler.plan.manifest.model.shape[0])
         request: dict[str, Any] = {
@@ -192,7 +195,24 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
     from pysdk import engines
     from pysdk.cuda import open_device
+    from pysdk.memory import default_limit
     from pysdk.plan import Plan
+
+    def cost(opened: Plan) -> str:
+        from pysdk.engines import native
+
+        info = next(info for info in opened.manifest.engines if info.kind == "native")
+        try:
+            sources = [opened.member(name) for name in info.data]
+            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
+            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
+        except PysdkError as error:
+            return f"none ({error})"
+        return (
+            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
+            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
+            f"of {default_limit():,} allowed by default"
+        )
 
     def taken(opened: Plan, device: int | None) -> str:
         try:
@@ -210,6 +230,8 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
         running = {"runs_here": taken(opened, None)}
         if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
             running["runs_on_cuda"] = taken(opened, 0)
+        if "native" in {info.kind for info in opened.manifest.engines}:
+            running["native_cost"] = cost(opened)
         if as_json:
             click.echo(json.dumps({**opened.describe(), **running}, indent=2))
         else:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from pysdk.errors import OptionError
 
@@ -12,6 +15,28 @@ if TYPE_CHECKING:
     from pysdk.table import Clip
 
 SET_HELP = "Solver option, e.g. eta=0.5; clip is none, dynamic or the limit of a clamp."
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class MemorySize(click.ParamType[int]):
+    """Bytes, as a number or with a unit: 500MB, 2GiB, 1.5GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)", value)
+        unit = None if found is None else _UNITS.get(found[2].upper())
+        if found is None or unit is None:
+            self.fail(f"{value!r} is no number of bytes; give one such as 2GiB, 500MB or 1073741824", param, ctx)
+        return int(float(found[1]) * unit)
+
+
+max_memory_option = click.option(
+    "--max-memory", type=MemorySize(), help="Memory to take at most, e.g. 2GiB (default: four fifths of the machine's)."
+)
 
 
 def numbers(name: str, text: str | None) -> Any:

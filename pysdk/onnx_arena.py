@@ -1,7 +1,7 @@
 """Sessions of ONNX Runtime whose memory has a limit.
 
-What a session computes in comes from an arena with a cap: ONNX Runtime lets a process register an arena for the sessions
-made from then on, and each of ours has one of its own. What the session computes while it is made, constants, lies
+What a session computes in comes from an arena with a cap: ONNX Runtime lets a process register an arena for the
+sessions made from then on, and each of ours has one of its own. Constants that it computes while it is made lie
 elsewhere: each node's may have an equal part of a fixed share. Its weights are in neither.
 """
 

@@ -1,12 +1,14 @@
 """Memory is counted before it is taken: what the system gives, the budget, and what a sampler does with it."""
 
-import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 from pysdk import Plan, Sampler, _native
+from pysdk.cli import pysdk
+from pysdk.cli_options import MemorySize
 from pysdk.engines import native
 from pysdk.engines.onnxruntime import open_session
 from pysdk.errors import EngineError, MemoryLimitError, OptionError, OptionTypeError
@@ -42,7 +44,7 @@ def test_a_budget() -> None:
     budget = Budget(100)
     give_back = budget.take(60, "a needs")
     with pytest.raises(
-        MemoryLimitError, match="^b needs 50 bytes of memory, and 40 are left of the limit of 100; give"
+        MemoryLimitError, match=r"^b needs 50 bytes of memory, and 40 are left of the limit of 100; give"
     ):
         budget.take(50, "b needs")
     with pytest.raises(MemoryError):
@@ -65,9 +67,11 @@ def test_a_device_has_no_such_limit(conditional_plan: Path) -> None:
 
 
 def test_a_plan_that_does_not_fit(conditional_plan: Path) -> None:
-    with pytest.raises(MemoryLimitError, match="^loading the native network needs [0-9,]+ bytes of memory, and 1,000 "):
+    with pytest.raises(
+        MemoryLimitError, match=r"^loading the native network needs [0-9,]+ bytes of memory, and 1,000 "
+    ):
         Sampler(conditional_plan, engine="native", max_memory=1000)
-    with pytest.raises(MemoryLimitError, match="^the weights of the network need [0-9,]+ bytes of memory, and 1,000 "):
+    with pytest.raises(MemoryLimitError, match=r"^the weights of the network need [0-9,]+ bytes of memory, and 1,000 "):
         Sampler(conditional_plan, engine="onnxruntime", max_memory=1000)
 
 
@@ -79,10 +83,10 @@ def test_a_batch_that_does_not_fit(conditional_plan: Path, conditional: Sampler)
         loaded = sampler.info["running"]["memory"]
         expected = conditional.sample(1, steps=2)
         np.testing.assert_array_equal(sampler.sample(1, steps=2), expected)
-        with pytest.raises(MemoryLimitError, match="^a chain of 512 images needs .* give a smaller batch_size"):
+        with pytest.raises(MemoryLimitError, match=r"^a chain of 512 images needs .* give a smaller batch_size"):
             sampler.sample(512, steps=2)
         assert sampler.info["running"]["memory"] == loaded  # the idle chain was let go for it
-        with pytest.raises(MemoryLimitError, match="^10000000 images need "):
+        with pytest.raises(MemoryLimitError, match=r"^10000000 images need "):
             sampler.sample(10_000_000, steps=2)
         np.testing.assert_array_equal(sampler.sample(1, steps=2), expected)
 
@@ -168,8 +172,7 @@ def test_every_session_has_a_limit_of_its_own() -> None:
         try:
             session.run(None, {"x": np.ones(1, np.float32)})  # type: ignore[attr-defined]
         except Exception as error:
-            assert re.search("smaller than requested", str(error))
-            return False
+            return "smaller than requested" not in str(error)
         return True
 
     model = network(helper.make_node("Expand", ["x", "s"], ["y"]), s=np.array([2_000_000]))
@@ -199,3 +202,28 @@ def test_nodes_that_may_be_computed_at_once() -> None:
     assert foldable(shapes) == 1
     with pytest.raises(EngineError, match="not an ONNX file"):
         foldable(b"\xff" * 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1000", 1000), ("2GiB", 2**31), ("1.5 gib", 3 * 2**29), ("500MB", 5 * 10**8), ("7B", 7)]
+)
+def test_a_size_on_the_command_line(text: str, expected: int) -> None:
+    assert MemorySize().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "2 apples", "1e9", "0x10", "nan", "9" * 30])
+def test_a_text_that_is_no_size(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no number of bytes; give one such as 2GiB"):
+        MemorySize().convert(text, None, None)
+
+
+def test_the_limit_on_the_command_line(conditional_plan: Path, tmp_path: Path) -> None:
+    for command in ("sample", "likelihood"):
+        with pytest.raises(MemoryLimitError, match="of the limit of 1,000; "):
+            pysdk.main([command, str(conditional_plan), "--max-memory", "1KB"], standalone_mode=False)
+
+
+def test_info_says_what_a_native_program_costs(conditional_plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pysdk.main(["info", str(conditional_plan)], standalone_mode=False)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("native cost: "))
+    assert f"at batch 4, of {default_limit():,} allowed by default" in line

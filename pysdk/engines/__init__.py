@@ -153,7 +153,8 @@ def home(kind: str) -> str | None:
 def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None) -> Any:
     """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
 
-    `budget`, of an engine on the CPU, is what its memory is taken from. Raises EngineError, MemoryLimitError, PlanError.
+    `budget`, of an engine on the CPU, is what its memory is taken from.
+    Raises EngineError, MemoryLimitError, PlanError.
     """
     limited = {} if budget is None else {"budget": budget}
     loader, member = module(info.kind), plan.member(info.member)

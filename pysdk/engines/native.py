@@ -28,8 +28,8 @@ WORK_PER_WEIGHT = 1 << 16
 LEAST_WORK = 1 << 38
 """How much one image and step may cost: so many multiplications per weight in the files, or so many if that is more.
 
-A float that is read or written counts as sixteen. ADM 512x512 has 3,600 per weight, SDXL 1,200; the second limit is a few
-seconds on two processors. So a small file makes no step last hours.
+A float that is read or written counts as sixteen. ADM 512x512 has about 3,600 per weight, SDXL 1,200; the second limit
+is a few seconds on two processors. So a small file makes no step last hours.
 """
 
 Source = Literal["network", "constants", "data"]

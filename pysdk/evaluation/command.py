@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pysdk.atomic import atomic_file, check_target
+from pysdk.cli_options import max_memory_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.kernel import SUBSET_SIZE
@@ -44,6 +45,7 @@ DEFAULT_SAMPLES = 10_000
 @click.option("--steps", type=int, help="Of a plan (default: its own).")
 @click.option("--guidance-scale", type=float, help="Of a plan (default: its own).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
+@max_memory_option
 @click.option(
     "--work", type=click.Path(path_type=Path), help="Folder that keeps a plan's samples, to go on after a stop."
 )
@@ -65,6 +67,7 @@ def command(
     steps: int | None,
     guidance_scale: float | None,
     threads: int | None,
+    max_memory: int | None,
     work: Path | None,
     out: Path | None,
 ) -> None:
@@ -89,7 +92,7 @@ def command(
     with ExitStack() as stack:
         # what can be refused is, before the reference is gone through
         if images.endswith(".plan"):
-            sampler = stack.enter_context(Sampler(images, threads=threads))
+            sampler = stack.enter_context(Sampler(images, threads=threads, max_memory=max_memory))
             sampler.sample(0, seed=seed, **given)
             judged = plan_source(sampler, DEFAULT_SAMPLES if samples is None else samples, seed, work=work, **given)
             settings |= sampling

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from pysdk.atomic import atomic_file, check_target
-from pysdk.cli_options import steps_of
+from pysdk.cli_options import max_memory_option, steps_of
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
 from pysdk.likelihood.bound import Likelihood
@@ -33,6 +33,7 @@ def question_options(default_count: int) -> Callable[[_Function], _Function]:
         click.option("--label", type=int, help="Class of every image (default: those of the data)."),
         click.option("--threads", type=int, help="Processors to use (default: all)."),
         click.option("--batch-size", type=int, help="Images per network call (default: the plan's)."),
+        max_memory_option,
     ]
 
     def decorate(function: _Function) -> _Function:
@@ -54,10 +55,11 @@ def ask(
     label: int | None,
     threads: int | None,
     batch_size: int | None,
+    max_memory: int | None = None,
     terms: int | None = None,
 ) -> Likelihood:
     """The bound of the first images of a data set."""
-    with Sampler(plan, threads=threads, batch_size=batch_size) as sampler:
+    with Sampler(plan, threads=threads, batch_size=batch_size, max_memory=max_memory) as sampler:
         source = open_source(data, split, count)
         batches = list(source.batches(1000))
         images = np.concatenate([images for images, _ in batches])
