@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from pysdk import _native
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
@@ -68,6 +69,7 @@ def prepare(
         manifest = Manifest(
             pysdk_version=version("pysdk"),
             created_by="pysdk build",
+            numerics_version=_native.NUMERICS_VERSION,
             model=network.model,
             schedule=network.schedule,
             defaults=override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale),
