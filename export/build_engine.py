@@ -79,6 +79,7 @@ def build(
     engine: str | Sequence[str] = "auto",
     tensorrt: TensorrtOptions | None = None,
     check_seconds: float = CHECK_SECONDS,
+    tune: bool = False,
     verbose: bool = False,
     importer_options: Mapping[str, str] | None = None,
 ) -> Manifest:
@@ -93,12 +94,14 @@ def build(
         solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
         batch_size: images of one network call; by default 16, that of a plan's first engine if the source is one, or
             what a finished engine is fastest at.
-        engine: "native", "onnxruntime", or "auto" for both if they can run the network, the faster one first;
+        engine: "native", "onnxruntime", or "auto" for both if they can run the network, the native one first;
             "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
             costs no bytes, for machines that cannot run it.
         tensorrt: how to build the TensorRT engine.
         check_seconds: at most about so long are the engines compared with torch, and again with float64; the first
             and last timestep always are.
+        tune: time convolution tactics and engines here, and put the fastest first. If not, nothing is timed: the same
+            source gives the same plan on any machine.
         verbose: print each step with its time and findings.
         importer_options: options of the importer.
 
@@ -143,15 +146,15 @@ def build(
     if verbose:
         click.echo(f"  {onnx.size:,} bytes in {' and '.join(onnx.members)}", err=True)
     with step("compile the network", verbose):
-        found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track)
+        found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track, tune)
     if reason:
         click.echo(f"not for the native engine: {reason}", err=True)
     accelerated = []
     if "tensorrt" in wanted:
         with step("build the TensorRT engine", verbose):
             accelerated.append(build_tensorrt(network, onnx.graph, batch_size, tensorrt, check_seconds, track, verbose))
-    with step("check and time the engines", verbose):
-        infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason)
+    with step("check the engines", verbose):
+        infos, comparison, count = engine_choice.check(network, found, batch_size, check_seconds, track, reason, tune)
     if comparison is not None:
         click.echo(
             f"max |engine - torch| over {count} timesteps: {comparison.max_abs_error:.2e} "
@@ -159,7 +162,8 @@ def build(
             err=True,
         )
     for info in infos:
-        click.echo(f"{info.kind}: {info.seconds_per_step or 0:.4g} s for {batch_size} images", err=True)
+        if info.seconds_per_step is not None:
+            click.echo(f"{info.kind}: {info.seconds_per_step:.4g} s for {batch_size} images", err=True)
     made = {(info.kind, info.precision) for info in (*(built.info for built in accelerated), *infos)}
     lost = [f"{info.kind} {info.precision}" for info in network.previous if (info.kind, info.precision) not in made]
     if lost:
@@ -213,7 +217,7 @@ def build_tensorrt(
     show_default=True,
     multiple=True,
     type=click.Choice(ENGINES),
-    help="What runs the network, once or several times: auto is all on the CPU that can, the fastest first; tensorrt "
+    help="What runs the network, once or several times: auto is all on the CPU that can, native first; tensorrt "
     "comes before them.",
 )
 @tensorrt_options
@@ -224,6 +228,7 @@ def build_tensorrt(
     type=click.FloatRange(0),
     help="Time for comparing the engines with torch, and with float64.",
 )
+@click.option("--tune", is_flag=True, help="Time tactics and engines here; plans of two machines then differ.")
 @click.option("--dry-run", is_flag=True, help="Show what would be built, and stop.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what each step did.")
 def command(
@@ -235,6 +240,7 @@ def command(
     engine: tuple[str, ...],
     tensorrt: TensorrtOptions | None,
     check_seconds: float,
+    tune: bool,
     **settings: Any,
 ) -> None:
     """Build an engine.plan from SOURCE, e.g. a folder written by `pysdk train` (default: the shipped model).
@@ -262,6 +268,7 @@ def command(
         engine=engine,
         tensorrt=tensorrt,
         check_seconds=check_seconds,
+        tune=tune,
         importer_options=options,
         **settings,
     )

@@ -1,4 +1,4 @@
-"""Which engines a plan gets: those asked for that can run the network, checked and timed, the fastest first."""
+"""Which engines a plan gets: those asked for that can run the network, checked; in a fixed order, or timed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from pysdk.manifest import EngineInfo
 
 
 def candidates(
-    network: Network, onnx: OnnxFiles, wanted: Sequence[str], batch_size: int, check_seconds: float, track: Track
+    network: Network,
+    onnx: OnnxFiles,
+    wanted: Sequence[str],
+    batch_size: int,
+    check_seconds: float,
+    track: Track,
+    tune: bool = False,
 ) -> tuple[list[Candidate], str | None]:
     """The CPU engines, not checked against torch yet, and why the native one is not among them.
 
@@ -42,7 +48,9 @@ def candidates(
             if network.schedule.betas is None:
                 raise NotCovered("the network is told sigma, not a timestep")
             steps = len(network.schedule.betas)
-            found.append(native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track))
+            found.append(
+                native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track, tune)
+            )
         except NotCovered as error:
             reason = str(error)
             if "native" in wanted:
@@ -59,42 +67,48 @@ def check(
     check_seconds: float,
     track: Track,
     reason: str | None,
+    tune: bool = False,
 ) -> tuple[list[EngineInfo], Comparison | None, int]:
-    """Engines compared with torch, checked for batch invariance and timed.
+    """Engines compared with torch, checked for batch invariance and, if `tune`, timed.
 
     A network that came as an ONNX file or a plan has nothing to be compared with.
 
     Returns:
-        What the plan says of each, the fastest first; the largest error among them; the number of timesteps compared.
+        What the plan says of each, in the order given or, if timed, the fastest first;
+         the largest error among them; the number of timesteps compared.
 
     Raises:
         ExportError: outputs differ by more than `MAX_RELATIVE_ERROR`, or are not finite.
     """
     threads, model = default_threads(), network.model
     engines = [candidate.load(threads) for candidate in found]
-    compared, against = [], "from a plan, not compared again" if network.previous else "from an ONNX file, not compared"
+    compared: list[Comparison] = []
+    against = "from a plan, not compared again" if network.previous else "from an ONNX file, not compared"
+    timesteps: list[int] = []
     if network.module is not None:
         total = len(network.schedule.betas or ())
         timesteps = affordable(total, seconds_each(network), check_seconds / (1 + len(found)))
         compared = compare(network, engines, track(timesteps))
-        against = f"against torch over {'all ' * (len(timesteps) == total)}{len(timesteps)} timesteps"
+        against = "compared with torch"
         for candidate, comparison in zip(found, compared, strict=True):
             require_close(comparison, candidate.title)
-    seconds, descriptions = seconds_per_call(model, engines, batch_size), [engine.description for engine in engines]
+    seconds = seconds_per_call(model, engines, batch_size) if tune else [None for _ in engines]
     engines.clear()  # `is_batch_invariant` loads others, and each has the weights
     infos = []
-    for index, (candidate, description) in enumerate(zip(found, descriptions, strict=True)):
+    for index, candidate in enumerate(found):
         native = f"native engine: {reason}" if reason and candidate.info.kind != "native" else ""
         infos.append(
             msgspec.structs.replace(
                 candidate.info,
                 batch_invariant=is_batch_invariant(model, candidate.load, batch_size, threads),
                 seconds_per_step=seconds[index],
-                max_abs_error=compared[index].max_abs_error if compared else None,
-                notes="; ".join(note for note in (description, against, candidate.info.notes, native) if note),
+                max_abs_error=compared[index].max_abs_error if compared and tune else None,
+                tuned=tune,
+                notes="; ".join(note for note in (against, candidate.info.notes, native) if note),
             )
         )
-    infos.sort(key=lambda info: info.seconds_per_step or 0.0)
+    if tune:
+        infos.sort(key=lambda info: info.seconds_per_step or 0.0)
     worst = max(compared, key=lambda comparison: comparison.max_abs_error, default=None)
     return infos, worst, len(timesteps) if compared else 0
 

@@ -40,26 +40,33 @@ def build(
     threads: int,
     check_seconds: float,
     track: Track = list,
+    tune: bool = False,
 ) -> Candidate:
     """The native engine for a network.
 
     Args:
         model: what the plan says of the network.
         onnx: its files.
-        batch_size: images of one call; tactics are chosen for it.
+        batch_size: images of one call; with `tune`, tactics are chosen for it.
         timesteps: T of the schedule.
-        threads: the processors to measure with.
+        threads: the processors to measure with, if `tune`.
         check_seconds: about so long is the program computed in float64; timesteps 0 and T - 1 always are.
         track: wraps the timesteps while they are computed, e.g. in a progress bar.
+        tune: choose tactics by measuring them here; if not, the same network gives the same program on any machine.
 
     Raises:
         NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
     """
     plain = lower(onnx.graph, model, onnx.weights)
     program = tactics.guessed(fuse(plain))
-    program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
+    if tune:
+        program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
+    # what is chosen must not depend on how fast this machine is: only then is it checked as long as there is time
+    program, _ = accurate(program, Checked(plain, model, timesteps, 0.0), onnx)
     checked = Checked(plain, model, timesteps, check_seconds, track)
-    program, comparison = accurate(program, checked, onnx)
+    comparison = checked.compare(loaded(program, model, onnx, 1))
+    if comparison.relative > MAX_RELATIVE_ERROR:
+        raise NotCovered(inaccurate(comparison))
     head, constants = pack(program, onnx.graph, onnx.weights)
     info = EngineInfo(
         kind="native",
@@ -67,8 +74,8 @@ def build(
         data=(NETWORK_NAME, CONSTANTS_NAME, *onnx.beside),
         precision="float32",
         batch_size=batch_size,
-        notes=f"at most {comparison.relative:.1e} of the largest output from float64 over "
-        f"{len(checked.timesteps)} timesteps; {described(program)}",
+        tuned=tune,
+        notes=described(program),
     )
 
     def load(threads: int) -> Engine:
@@ -123,11 +130,15 @@ def accurate(program: Program, checked: Checked, onnx: OnnxFiles) -> tuple[Progr
             return program, comparison
         slower = tactics.more_accurate(program, checked.layers(program, onnx))
         if slower is None:
-            raise NotCovered(
-                f"it is {comparison.relative:.1e} of the largest output away from float64; the limit is "
-                f"{MAX_RELATIVE_ERROR:g}"
-            )
+            raise NotCovered(inaccurate(comparison))
         program = slower
+
+
+def inaccurate(comparison: Comparison) -> str:
+    """Why a program is not taken."""
+    return (
+        f"it is {comparison.relative:.1e} of the largest output away from float64; the limit is {MAX_RELATIVE_ERROR:g}"
+    )
 
 
 class Checked:
@@ -140,7 +151,7 @@ class Checked:
         expected: float64 (K, out_channels, H, W).
     """
 
-    def __init__(self, program: Program, model: ModelInfo, timesteps: int, seconds: float, track: Track) -> None:
+    def __init__(self, program: Program, model: ModelInfo, timesteps: int, seconds: float, track: Track = list) -> None:
         self.model = model
         rng = np.random.default_rng(0)
         start = time.perf_counter()

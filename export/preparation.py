@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from pysdk import _native
 from pysdk.distribution import install_extra, installed_version
 from pysdk.edm import EdmSchedule
 from pysdk.engines import require
@@ -70,6 +71,7 @@ def prepare(
         manifest = Manifest(
             pysdk_version=installed_version(),
             created_by="pysdk build",
+            numerics_version=_native.NUMERICS_VERSION,
             model=network.model,
             schedule=network.schedule,
             defaults=override(network.defaults, solver=solver, steps=steps, guidance_scale=guidance_scale),

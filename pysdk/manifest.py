@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from pysdk import _native
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError, PlanError
 from pysdk.float_state import standard_floats
@@ -152,6 +153,8 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Measured when it was built, on the machine that built it."""
     max_abs_error: Annotated[float, Meta(ge=0.0, le=1e9)] | None = None
     """Largest difference to the float32 network that was measured when it was built."""
+    tuned: bool | None = None
+    """Whether tactics and engines were timed on the machine that built it; None in plans that do not say."""
     notes: Text = ""
 
 
@@ -182,6 +185,8 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a plan says about itself."""
 
     format_version: Annotated[int, Meta(ge=0, le=2**31)] = FORMAT_VERSION
+    numerics_version: Annotated[int, Meta(ge=1, le=2**31)] = 1
+    """Of the native arithmetic it was built and checked with; plans that do not say are of version 1."""
     pysdk_version: Line
     created_by: Line = "pysdk"
     model: ModelInfo
@@ -298,6 +303,11 @@ def _check_relations(manifest: Manifest) -> None:
             (name in members, f"engines[{index}].{field} is {name!r}, expected one of {sorted(members)}")
             for field, name in [("member", engine.member), *(("data", name) for name in engine.data)]
         ]
+    if manifest.numerics_version > _native.NUMERICS_VERSION:
+        raise PlanError(
+            f"has numerics version {manifest.numerics_version}, this pysdk computes version {_native.NUMERICS_VERSION} "
+            "and would draw other bits; update pysdk"
+        )
     for holds, reason in rules:
         if not holds:
             raise PlanError(f"has a manifest that is not valid: {reason}")

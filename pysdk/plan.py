@@ -190,7 +190,8 @@ class Plan:
         steps = f", {defaults.steps} steps" if defaults.steps else ""
         parameters = f", {model.parameters:,} parameters" if model.parameters is not None else ""
         lines = [
-            f"plan      {self.path} ({self.size:,} bytes, pysdk {self.manifest.pysdk_version})",
+            f"plan      {self.path} ({self.size:,} bytes, pysdk {self.manifest.pysdk_version}, "
+            f"numerics {self.manifest.numerics_version})",
             f"model     {model.name}: {channels}x{height}x{width}{classes}{guided}{parameters}",
             f"output    {model.prediction_type}, variance {model.variance_type}",
             f"schedule  {schedule.summary()}",
@@ -205,7 +206,10 @@ class Plan:
             speed = f", {engine.seconds_per_step * 1e3:.3g} ms per step" if engine.seconds_per_step else ""
             needs = "".join(f", {key} {value}" for key, value in engine.requires.items())
             taken = " ({} to {})".format(*engine.batches) if engine.batches else ""
-            lines.append(f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{taken}{speed}{needs}")
+            tuned = ", tuned" if engine.tuned else ""
+            lines.append(
+                f"engine    {engine.kind} {engine.precision}, batch {engine.batch_size}{taken}{speed}{tuned}{needs}"
+            )
             lines += [f"          {note}" for note in engine.notes.splitlines()]
         return "\n".join(lines)
 

@@ -60,9 +60,7 @@ def test_the_network_of_a_plan_is_that_of_torch(request: pytest.FixtureRequest, 
     error, largest = largest_errors(plan_path, checkpoint, range(0, timesteps, timesteps // 50), kind)
     assert largest > 0.2
     assert error < LIMIT * largest
-    assert info.max_abs_error is not None
-    assert 0 < info.max_abs_error < LIMIT * largest
-    assert f"against torch over all {timesteps} timesteps" in info.notes
+    assert "compared with torch" in info.notes
 
 
 @pytest.mark.parametrize(
@@ -106,9 +104,7 @@ def test_what_the_manifest_says(conditional_plan: Path, conditional_checkpoint: 
     assert {engine.kind for engine in manifest.engines} == {"native", "onnxruntime"}
     for engine in manifest.engines:
         assert (engine.precision, engine.batch_size, engine.batch_invariant) == ("float32", 4, True)
-    times = [engine.seconds_per_step for engine in manifest.engines]
-    assert None not in times
-    assert times == sorted(times)
+    assert [engine.kind for engine in manifest.engines] == ["native", "onnxruntime"]
 
 
 # What is refused, on the fixture's ONNX file instead of a new export.
@@ -140,7 +136,7 @@ def perturbed(data: bytes, change: float) -> bytes:
 @pytest.mark.parametrize("change", [0.1, float("nan")])
 def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any, change: float) -> None:
     exported(perturbed(exported(), change))
-    message = "check and time the engines: .* is .* away from torch where torch returns up to"
+    message = "check the engines: .* is .* away from torch where torch returns up to"
     with pytest.raises(ExportError, match=message):
         build(conditional_checkpoint, tmp_path / "a.plan")
     assert list(tmp_path.iterdir()) == []
@@ -148,7 +144,7 @@ def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, e
 
 def test_what_is_no_onnx_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any) -> None:
     exported(b"nonsense")
-    with pytest.raises(ExportError, match=r"check and time the engines: ONNX Runtime [0-9.]+ cannot load the network"):
+    with pytest.raises(ExportError, match=r"check the engines: ONNX Runtime [0-9.]+ cannot load the network"):
         build(conditional_checkpoint, tmp_path / "a.plan")
 
 
@@ -161,7 +157,7 @@ def test_nan_weights_are_not_shipped(tmp_path: Path, exported: Any) -> None:
 
     save_model(checkpoint, config, module.state_dict())
     exported()
-    message = "check and time the engines: the torch network returns NaN or infinity at t = 0 on random input"
+    message = "check the engines: the torch network returns NaN or infinity at t = 0 on random input"
     with pytest.raises(ExportError, match=message):
         build(checkpoint, tmp_path / "a.plan")
     assert not (tmp_path / "a.plan").exists()
@@ -208,11 +204,11 @@ def test_one_engine_may_be_asked_for(tmp_path: Path, conditional_checkpoint: Pat
     manifest = build(conditional_checkpoint, tmp_path / "a.plan", engine=engine, batch_size=2, check_seconds=0)
     (info,) = manifest.engines
     assert info.kind == engine
-    assert "against torch over 2 timesteps" in info.notes
+    assert "compared with torch" in info.notes
     assert ("native.json" in manifest.members) == (engine == "native")
     if engine == "native":
         assert info.data == ("network.onnx", "native.constants")
-        assert "from float64 over 2 timesteps; convolutions: " in info.notes
+        assert "; convolutions: " in info.notes
 
 
 def test_an_engine_that_does_not_exist(tmp_path: Path) -> None:

@@ -78,8 +78,9 @@ def folded(
     channels = program.tensors[q.x].channels
     if channels > inner.head_channels or program.tensors[outer.out].channels != channels:
         return None
-    weight = np.concatenate([k.matrix.T @ q.matrix, after.matrix @ v.matrix])
-    bias = np.concatenate([k.matrix.T @ q.bias, after.matrix @ v.bias + after.bias])
+    weight = np.concatenate([product(k.matrix.T, q.matrix), product(after.matrix, v.matrix)])
+    biases = [product(k.matrix.T, q.bias[:, None]), product(after.matrix, v.bias[:, None]) + after.bias[:, None]]
+    bias = np.concatenate(biases)[:, 0]
     out = len(changed.tensors)
     shape = program.tensors[q.x]
     changed.tensors.append(Tensor(2 * channels, shape.height, shape.width, shape.shared))
@@ -99,6 +100,14 @@ def folded(
             residual=outer.residual,
         ),
     ]
+
+
+def product(a: Matrix, b: Matrix) -> Matrix:
+    """a b, summed in order: a library's sums depend on the processor, and the plan would with them."""
+    total: Matrix = np.zeros((len(a), b.shape[1]))
+    for column, row in zip(a.T, b, strict=True):
+        total += column[:, None] * row
+    return total
 
 
 def projection(program: Program, op: Conv, first: int, count: int) -> Projection | None:
