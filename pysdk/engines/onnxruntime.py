@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pysdk import _native
 from pysdk.engines import Buffers, require
 from pysdk.errors import EngineError, PysdkError
-from pysdk.interrupts import interruptible
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
 from pysdk.memory import Budget
 from pysdk.onnx_arena import limited_session, struck
