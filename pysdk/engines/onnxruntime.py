@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pysdk.engines import Buffers, require
 from pysdk.errors import EngineError
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
-from pysdk.onnx_tensors import stored
+from pysdk.onnx_file.model import read
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,24 +68,26 @@ def open_session(
 ) -> tuple[onnxruntime.InferenceSession, object]:
     """A session on an ONNX file in memory, and what has to live as long: the memory of the weights in network.data.
 
-    Nothing that the file names is opened, see `pysdk.onnx_tensors`. `severity` is what ONNX Runtime logs from.
+    `pysdk.onnx_file` reads and checks the network first; it can name no other file. `severity` is what ONNX Runtime
+    logs from.
 
     Raises:
-        EngineError: weights lie elsewhere than in `network` and `data`, or not wholly in them.
+        EngineError: `pysdk.onnx_file` refuses the network.
         Exception: whatever ONNX Runtime has against the network; its exceptions share no base class.
     """
     import onnxruntime
 
-    weights = stored(network, data)
+    file = read(network, None if data is None else len(data))
+    weights = file.stored(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = severity
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked above
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    session = onnxruntime.InferenceSession(bytes(network), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"])
     return session, values
 
 
