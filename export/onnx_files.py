@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from pysdk.errors import ExportError
 from pysdk.manifest import NETWORK_DATA_NAME, NETWORK_NAME
-from pysdk.onnx_tensors import ALIGNMENT, DTYPES
+from pysdk.onnx_file.tensors import ALIGNMENT, DTYPES
 
 MAX_BYTES = 2**31 - 1
 """Of one protobuf."""

@@ -16,7 +16,7 @@ from pysdk.export.source_file import check_file
 from pysdk.export.wiring import Port, Wiring
 
 from pysdk.errors import CheckpointError, ExportError
-from pysdk.onnx_tensors import DTYPES
+from pysdk.onnx_file.tensors import DTYPES
 
 MIN_OPSET = 8
 """The first with Expand."""

@@ -11,10 +11,11 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
-from pysdk.errors import EngineError, MemoryLimitError
+from pysdk.errors import MemoryLimitError
 from pysdk.interrupts import interruptible
 from pysdk.memory import Budget
-from pysdk.onnx_tensors import bounds, fields
+from pysdk.onnx_file.model import OnnxFile
+from pysdk.onnx_file.wire import Message
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _FOLDED = 4
 """Constants have one part in so many of a session's memory."""
 
-_TINY = {b"Constant", b"Shape", b"Size"}
+_TINY = {"Constant", "Shape", "Size"}
 """Their results are in the file, or a few numbers."""
 
 _STRUCK = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
@@ -30,13 +31,12 @@ _registering = threading.Lock()
 
 
 def limited_session(
-    network: bytes, options: onnxruntime.SessionOptions, weights: int, budget: Budget
+    file: OnnxFile, options: onnxruntime.SessionOptions, weights: int, budget: Budget
 ) -> onnxruntime.InferenceSession:
     """A session that takes its weights, and at most half of what is then left of the budget.
 
     Raises:
         MemoryLimitError: the weights do not fit.
-        EngineError: the network is not an ONNX file.
         Exception: whatever ONNX Runtime has against the network; its exceptions share no base class.
     """
     import onnxruntime
@@ -46,14 +46,14 @@ def limited_session(
         share = budget.left // 2
         give_back.append(budget.take(share, "ONNX Runtime needs"))
         folded = share // _FOLDED
-        each = max(1, folded // max(1, foldable(network)))
+        each = max(1, folded // max(1, foldable(file.model["graph"])))
         options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(each))
         options.add_session_config_entry("session.use_env_allocators", "1")
         with _registering:
             _register(share - folded)
             try:
                 return interruptible(
-                    lambda: onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"]),
+                    lambda: onnxruntime.InferenceSession(file.data, options, providers=["CPUExecutionProvider"]),
                     lambda: options.set_load_cancellation_flag(True),
                 )
             finally:
@@ -86,31 +86,13 @@ def struck(error: Exception, budget: Budget) -> MemoryLimitError | None:
     )
 
 
-def foldable(network: bytes) -> int:
-    """How many nodes of an ONNX file depend on constants and shapes alone: what ONNX Runtime may compute at once."""
-    nodes: list[tuple[int, int]] = []
-    constant: set[bytes] = set()
-    view = memoryview(network)
-    try:
-        for number, graph in fields(view, 0, len(view)):
-            if number != 7:  # ModelProto.graph
-                continue
-            for kind, part in fields(view, *bounds(graph)):
-                if kind == 1:  # GraphProto.node
-                    nodes.append(bounds(part))
-                elif kind == 5:  # GraphProto.initializer
-                    names = [value for field, value in fields(view, *bounds(part)) if field == 8]  # TensorProto.name
-                    constant |= {network[slice(*bounds(name))] for name in names}
-        count = 0
-        for place in nodes:
-            parts: dict[int, list[bytes]] = {1: [], 2: [], 4: []}  # NodeProto.input, output, op_type
-            for field, value in fields(view, *place):
-                if field in parts:
-                    parts[field].append(network[slice(*bounds(value))])
-            inputs, outputs, (kind_of_node, *_) = parts[1], parts[2], parts[4] or [b""]
-            if kind_of_node in _TINY or all(name == b"" or name in constant for name in inputs):
-                constant |= set(outputs)
-                count += kind_of_node not in _TINY
-    except (ValueError, IndexError) as error:
-        raise EngineError(f"the network is not an ONNX file, or damaged: {error}") from None
+def foldable(graph: Message) -> int:
+    """How many nodes of a graph depend on constants and shapes alone: what ONNX Runtime may compute at once."""
+    constant = {"", *(tensor.get("name", "") for tensor in graph.get("initializer", []))}
+    count = 0
+    for node in graph.get("node", []):
+        tiny = node.get("op_type") in _TINY
+        if tiny or constant.issuperset(node.get("input", [])):
+            constant.update(node.get("output", []))
+            count += not tiny
     return count

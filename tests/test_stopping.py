@@ -59,6 +59,7 @@ def attention(side: int) -> tuple[_native.Network, np.ndarray]:
         ],
         sources=[wide.tobytes(), narrow.tobytes()],
     )
+    program.pack()
     x = rng.standard_normal((1, 1, side, side)).astype(np.float32)
     out = np.zeros_like(x)
     network = _native.Network(

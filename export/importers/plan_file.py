@@ -11,7 +11,7 @@ from pysdk.export.source_file import first_bytes
 
 from pysdk.errors import CheckpointError, EngineError
 from pysdk.manifest import MANIFEST_NAME, NETWORK_DATA_NAME, NETWORK_NAME
-from pysdk.onnx_tensors import places
+from pysdk.onnx_file.model import read
 from pysdk.plan import Plan
 
 _ZIP = b"PK\x03\x04"
@@ -51,7 +51,7 @@ def load(source: str, options: dict[str, str]) -> Network:
         graph = bytes(plan.member(NETWORK_NAME))
         weights = plan.member(NETWORK_DATA_NAME) if NETWORK_DATA_NAME in manifest.members else None
         try:
-            places(graph, None if weights is None else len(weights))
+            read(graph, None if weights is None else len(weights))
         except EngineError as error:
             raise CheckpointError(f"plan {source!r} cannot be built again: {error}") from error
     files = OnnxFiles(graph, weights)

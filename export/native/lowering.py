@@ -22,8 +22,9 @@ from pysdk.export.native.program import Input, NotCovered, Output, Program, Tens
 from pysdk.export.native.values import Line, Value, describe, shape_of
 from pysdk.export.native.views import BATCH, LABEL, Component, View, coalesced
 
+from pysdk.errors import EngineError
 from pysdk.manifest import ModelInfo
-from pysdk.onnx_tensors import stored
+from pysdk.onnx_file.model import read
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ def lower(data: bytes | memoryview, model: ModelInfo, weights: memoryview | None
     for name in _MODULES:
         importlib.import_module(f"{__package__}.{name}")
     try:
-        proto = onnx.load_from_string(bytes(data))
-    except Exception as error:  # protobuf's exceptions have no public base class
-        raise NotCovered(f"the network is no ONNX file: {error}") from None
+        file = read(data, None if weights is None else len(weights))
+    except EngineError as error:
+        raise NotCovered(str(error)) from None
+    proto = onnx.load_from_string(file.data)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
@@ -93,7 +95,7 @@ def lower(data: bytes | memoryview, model: ModelInfo, weights: memoryview | None
     channels, height, width = model.shape
     x = lowering.emit(Tensor(channels, height, width), lambda out: Input(out=out))
     label = View(LABEL, (coalesced([Component(BATCH, "b", 1)]),))
-    known: dict[str, Value] = {"x": x, "t": Line(1.0, np.ones(1)), "label": label, **stored(data, weights)}
+    known: dict[str, Value] = {"x": x, "t": Line(1.0, np.ones(1)), "label": label, **file.stored(weights)}
     (result,) = lowering.run(proto.graph, known)
     if shape_of(result) != (BATCH, model.out_channels, height, width):
         raise NotCovered(f"the network returns {describe(result)}, expected {model.out_channels}x{height}x{width}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pysdk.export.native.program import AnyOp, Program, Tensor
 
 from pysdk.engines.native import SOURCES, VERSION, Head, PieceInfo, Source, TensorInfo, WeightInfo
-from pysdk.onnx_tensors import bounds, fields, places
+from pysdk.onnx_file.model import OnnxFile, read
 
 ALIGNMENT = 64
 _FLOAT = 1  # TensorProto.DataType.FLOAT
@@ -63,11 +63,12 @@ class _Packer:
         self.files: dict[Source, NDArray[np.uint8]] = {"network": np.frombuffer(network, np.uint8)}
         self.constants = bytearray()
         self.places: dict[int, list[tuple[Source, int]]] = {}
-        for offset, size in raw_floats(memoryview(network)):
+        file = read(network, None if data is None else len(data))
+        for offset, size in raw_floats(file):
             self.places.setdefault(size, []).append(("network", offset))
         if data is not None:
             self.files["data"] = np.frombuffer(data, np.uint8)
-            for place in places(network, len(data)).values():
+            for place in file.places.values():
                 if place.dtype == np.float32:
                     size = 4 * math.prod(place.shape)
                     self.places.setdefault(size, []).append(("data", place.offset))
@@ -109,13 +110,8 @@ def little_endian(values: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(values, "<f4").tobytes()
 
 
-def raw_floats(model: memoryview) -> Iterator[tuple[int, int]]:
+def raw_floats(file: OnnxFile) -> Iterator[tuple[int, int]]:
     """(offset, size) in bytes of the float32 values of a model's initializers, as protobuf lays them out."""
-    graphs = (value for number, value in fields(model, 0, len(model)) if number == 7)  # ModelProto.graph
-    for graph in graphs:
-        for number, value in fields(model, *bounds(graph)):
-            if number == 5:  # GraphProto.initializer
-                tensor = dict(fields(model, *bounds(value)))
-                if tensor.get(2) == _FLOAT and 9 in tensor:  # TensorProto.data_type, raw_data
-                    start, stop = bounds(tensor[9])
-                    yield start, stop - start
+    for tensor in file.model["graph"].get("initializer", ()):
+        if tensor.get("data_type") == _FLOAT and "raw_data" in tensor:
+            yield tensor["raw_data"].start, tensor["raw_data"].stop - tensor["raw_data"].start

@@ -12,7 +12,7 @@ from pysdk.errors import EngineError, PysdkError
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
 from pysdk.memory import Budget
 from pysdk.onnx_arena import limited_session, struck
-from pysdk.onnx_tensors import stored
+from pysdk.onnx_file.model import read
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -83,27 +83,28 @@ def open_session(
 ) -> tuple[onnxruntime.InferenceSession, object]:
     """A session on an ONNX file in memory, and what has to live as long: the memory of the weights in network.data.
 
-    Nothing that the file names is opened, see `pysdk.onnx_tensors`. Its memory is taken from `budget`, by default a
-    share of the machine's, see `pysdk.onnx_arena`.
+    `pysdk.onnx_file` reads and checks the network first; it can name no other file. Its memory is taken from `budget`,
+    by default a share of the machine's, see `pysdk.onnx_arena`.
 
     Raises:
         MemoryLimitError: the budget is too small.
-        EngineError: weights lie elsewhere than in `network` and `data`, or not wholly in them.
+        EngineError: `pysdk.onnx_file` refuses the network.
         Exception: whatever ONNX Runtime has against the network; its exceptions share no base class.
     """
     import onnxruntime
 
-    weights = stored(network, data)
+    file = read(network, None if data is None else len(data))
+    weights = file.stored(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised, not printed
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked above
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    size = len(network) + (0 if data is None else len(data))
-    session = limited_session(bytes(network), options, size, Budget() if budget is None else budget)
+    size = len(file.data) + (0 if data is None else len(data))
+    session = limited_session(file, options, size, Budget() if budget is None else budget)
     return session, values
 
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from pysdk.arguments import whole_number
 from pysdk.engines import MAX_THREADS, default_threads, require
+from pysdk.engines.onnxruntime import open_session
 from pysdk.errors import DataError, EngineError
+from pysdk.onnx_file.model import CANONICAL
 
 FILE = "features.onnx"
 """Its name in a folder."""
@@ -38,15 +40,13 @@ class OnnxFeatures:
 
     Raises:
         DataError: there is no such file, or its inputs and outputs are others.
-        EngineError: ONNX Runtime refuses it.
+        EngineError: it is refused by `pysdk.onnx_file`, as it would be in a plan, or by ONNX Runtime.
         OptionError: `threads` is no number of threads.
         MissingDependencyError: onnxruntime is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
         require("onnxruntime", "pip install onnxruntime")
-        import onnxruntime
-
         where = Path(path)
         self.path = where / FILE if where.is_dir() else where
         if not self.path.is_file():
@@ -54,15 +54,11 @@ class OnnxFeatures:
                 f"There is no feature network {self.path}; give an ONNX file, or a folder with {FILE} in it, which "
                 "`python -m pysdk.export.feature_network` writes."
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = whole_number(
-            "threads", default_threads() if threads is None else threads, 1, MAX_THREADS
-        )
-        options.log_severity_level = 3
+        processors = whole_number("threads", default_threads() if threads is None else threads, 1, MAX_THREADS)
         try:
-            self._session = onnxruntime.InferenceSession(
-                self.path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session, _ = open_session(self.path.read_bytes(), processors)
+        except EngineError as error:
+            raise EngineError(f"cannot load {self.path}: {error}; {CANONICAL}") from error
         except Exception as error:  # its exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot load {self.path}: {' '.join(str(error).split())}") from error
         inputs, outputs = self._session.get_inputs(), [node.name for node in self._session.get_outputs()]

@@ -121,5 +121,5 @@ def test_labels_only_choose_rows(nodes, message):
 
 
 def test_what_is_no_onnx_file():
-    with pytest.raises(NotCovered, match="the network is no ONNX file"):
+    with pytest.raises(NotCovered, match="the network is not an ONNX file"):
         lower(b"nonsense", model_info((2, 6, 4), 8))

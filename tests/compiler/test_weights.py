@@ -9,6 +9,9 @@ from pysdk.export.native.lowering import lower
 from pysdk.export.native.program import Input, NotCovered, Program, Tensor
 from pysdk.export.native.weights import pack, raw_floats, unpack
 
+from pysdk.errors import EngineError
+from pysdk.onnx_file.model import read
+
 RNG = np.random.default_rng(0)
 DATA = graph(
     "h = Conv <pads = [1, 1, 1, 1]> (x, w, b) a = Transpose <perm = [0, 2, 3, 1]> (h) m = MatMul (a, m_w) "
@@ -26,7 +29,7 @@ MODEL = model_info((2, 4, 4), 8)
 def test_initializers_are_found_where_onnx_has_them():
     model = onnx.load_from_string(DATA)
     expected = [tensor.raw_data for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
-    assert [DATA[offset : offset + size] for offset, size in raw_floats(memoryview(DATA))] == expected
+    assert [DATA[offset : offset + size] for offset, size in raw_floats(read(DATA))] == expected
     assert len(expected) == 5
 
 
@@ -67,7 +70,7 @@ def test_typed_data_is_no_raw_data():
 
 @pytest.mark.parametrize("cut", [1, 10, 100])
 def test_a_file_that_ends_early_is_refused(cut):
-    with pytest.raises((ValueError, IndexError)):
-        list(raw_floats(memoryview(DATA)[:-cut]))
+    with pytest.raises(EngineError, match="or damaged"):
+        read(DATA[:-cut])
     with pytest.raises(NotCovered):
         lower(DATA[:-cut], MODEL)

@@ -26,7 +26,7 @@ from pysdk.export.native import tactics
 from pysdk import Plan, Sampler, engines
 from pysdk.errors import EngineError, ExportError, OptionError, PlanError
 from pysdk.manifest import EngineInfo
-from pysdk.onnx_tensors import places, stored
+from pysdk.onnx_file.model import read
 from pysdk.plan_writer import add_engine, write_plan
 
 KINDS = ["native", "onnxruntime"]
@@ -88,7 +88,8 @@ def test_the_weights_are_the_second_member(both: tuple[Path, Path]) -> None:
         for tensor in onnx.load_from_string(ordinary["network.onnx"]).graph.initializer
     }
     graph = onnx.load_from_string(large["network.onnx"]).graph
-    found = stored(large["network.onnx"], memoryview(large["network.data"]))
+    weights = memoryview(large["network.data"])
+    found = read(large["network.onnx"], len(weights)).stored(weights)
     assert {tensor.name for tensor in graph.initializer} == set(expected)
     assert set(found) == {name for name, values in expected.items() if values.nbytes >= onnx_files.SMALLEST}
     for name, values in found.items():
@@ -191,15 +192,16 @@ def function(graph: onnx.ModelProto) -> None:
         (entry("length", "many"), r"the length of tensor .* is 'many', expected a number of bytes"),
         (lambda graph: outside(graph).dims.append(2), r"its shape \[.*\] has another size"),
         (lambda graph: outside(graph).dims.append(0), r"its shape \[.*\] has another size"),
-        (lambda graph: setattr(outside(graph), "data_type", 8), r"is of type 8, which network.data does not hold"),
+        (lambda graph: setattr(outside(graph), "data_type", 8), r"is of type 8, which is not taken"),
+        (lambda graph: setattr(outside(graph), "data_type", 2), r"is of type 2, which network.data does not hold"),
         (lambda graph: setattr(outside(graph), "data_type", 11), r"its shape \[.*\] has another size"),
         (lambda graph: outside(graph).external_data.pop(), r"has \['location', 'offset'\] for its place"),
         (lambda graph: outside(graph).external_data.add(key="checksum", value="0"), r"expected location, offset and"),
         (lambda graph: outside(graph).external_data.add(key="offset", value="0"), r"has two entries 'offset'"),
         (lambda graph: outside(graph).ClearField("data_location"), r"for its place, expected"),
-        (lambda graph: graph.graph.initializer.append(outside(graph)), r"has two tensors .* in network.data"),
+        (lambda graph: graph.graph.initializer.append(outside(graph)), r"has two initializers"),
         (constant_node, r"is no initializer of the graph, and in 'network.data'"),
-        (sparse, r"is no initializer of the graph, and in 'network.data'"),
+        (sparse, r"a GraphProto has field 15 of wire type 2, which pysdk does not know or does not take"),
         (function, r"is no initializer of the graph, and in 'network.data'"),
     ],
 )
@@ -243,8 +245,8 @@ def test_a_name_is_no_place(both: tuple[Path, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 40, 1000])
 def test_graphs_that_end_early(large: Path, cut: int) -> None:
     data = members(large)["network.onnx"][:-cut]
-    with pytest.raises(EngineError, match="is not an ONNX file, or damaged"):
-        places(data, 10**9)
+    with pytest.raises(EngineError, match="is not an ONNX file as protobuf writes it, or damaged"):
+        read(data, 10**9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -80,8 +80,9 @@ def engine(threads: int) -> bytes:
         {"op": "output", "x": 3},
     ]
     program = _native.Program(
-        shape=SMALL.shape[1:], out_channels=8, tensors=maps, weights=parts, ops=ops, sources=[source], threads=threads
+        shape=SMALL.shape[1:], out_channels=8, tensors=maps, weights=parts, ops=ops, sources=[source]
     )
+    program.pack(threads=threads)
     output = np.zeros_like(SMALL)
     network = _native.Network(
         program, network_input=SMALL, network_time=np.ones(1, np.float32),
