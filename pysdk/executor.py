@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ Float: TypeAlias = NDArray[np.float32]
 
 _IDLE_CHAINS = 4
 """Chains kept for the next call, with their buffers and bindings."""
+
+_Result = TypeVar("_Result")
 
 _MOST_ROWS = 10_000
 """Of a table, for the memory of a chain that is kept for other tables; longer ones count for little."""
@@ -180,7 +182,8 @@ class Executor:
             raise OptionError("batch_size is 1, but guidance runs every image twice in one call; use 2 or more")
         alone = guided and self.batch_invariant and bool(request.table.column("unguided").any())
         # the images as the chain has them, and as they are returned
-        self.budget.check(2 * 4 * len(request) * math.prod(self.model.shape), f"{len(request)} images need")
+        images = 2 * 4 * len(request) * math.prod(self.model.shape)
+        self._making_room(lambda: self.budget.check(images, f"{len(request)} images need"))
         parts = [slice(i, min(i + size, len(request))) for i in range(0, len(request), size)]
         return [
             (
@@ -232,13 +235,16 @@ class Executor:
                 size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
             except ValueError as error:
                 raise OptionError(f"{error}; give a smaller batch_size") from None
-        what = f"a chain of {kind.batch} images needs"
+        return self._making_room(lambda: self.budget.take(size, f"a chain of {kind.batch} images needs"))
+
+    def _making_room(self, spend: Callable[[], _Result]) -> _Result:
+        """`spend()`, where the memory is short once more without the idle chains."""
         try:
-            return self.budget.take(size, what)
+            return spend()
         except MemoryLimitError:
             with self._lock:
                 self._idle.clear()
-            return self.budget.take(size, what)
+            return spend()
 
     def _made(self, kind: Kind, engine: engines.Engine, classifier: engines.Engine | None) -> _native.Chain:
         chain = _native.Chain(
