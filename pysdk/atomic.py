@@ -2,13 +2,13 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pysdk.errors import OptionTypeError, OutputError, PysdkError
+from pysdk.leftovers import Part, remove_leftovers
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -26,21 +26,20 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Binary file that replaces `path` when the block ends, and never existed if the block fails.
 
     A link is followed. A crash of the machine leaves the old file or the new one; a killed process may leave a hidden
-    `.pysdk-*.part` beside it.
+    `.pysdk-*.part` beside it, which the next writer in that folder removes.
 
     Raises:
         OutputError: any OSError on the way, the block's own included.
     """
     target = _target(path)
-    part = _part(target)
-    with _cleaning(target, part):
+    with _explaining(target):
         _refuse_what_is_there(target, path, folder=False)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with os.fdopen(descriptor, "wb") as file:
+    with _part(target, is_folder=False) as part:
+        with os.fdopen(cast(int, part.descriptor), "wb") as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
-        part.replace(target)
+            os.fsync(file.fileno())
+        part.path.replace(target)  # still locked
         _sync_folder(target.parent)
 
 
@@ -54,18 +53,17 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: any OSError on the way, the block's own included.
     """
     target = _target(path)
-    part = _part(target)
-    with _cleaning(target, part):
+    with _explaining(target):
         _refuse_what_is_there(target, path, folder=True)
-        part.mkdir()
-        yield part
-        for folder, _, files in os.walk(part):
+    with _part(target, is_folder=True) as part:
+        yield part.path
+        for folder, _, files in os.walk(part.path):
             for name in files:
                 _sync_file(Path(folder, name))
             _sync_folder(Path(folder))
         if target.exists():
             target.rmdir()  # empty: Windows does not rename onto it
-        part.rename(target)
+        part.path.rename(target)
         _sync_folder(target.parent)
 
 
@@ -112,22 +110,19 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _part(target: Path) -> Path:
-    return target.parent / f".pysdk-{secrets.token_hex(6)}.part"
-
-
 @contextmanager
-def _cleaning(target: Path, part: Path) -> Iterator[None]:
-    """Remove `part` on any failure and say what an OSError means for `target`."""
+def _part(target: Path, *, is_folder: bool) -> Iterator[Part]:
+    """What is to become `target`: removed on any failure, like what others left when they were killed."""
     with _explaining(target):
+        remove_leftovers(target.parent)
+        part = Part(target.parent, is_folder=is_folder)
         try:
-            yield
+            yield part
         except BaseException:
-            import shutil  # slow to import, and only failures need it
-
-            with suppress(OSError):
-                shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            part.remove()
             raise
+        finally:
+            part.let_go()
 
 
 @contextmanager
