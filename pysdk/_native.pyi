@@ -13,7 +13,6 @@ import typing_extensions
 
 __all__: list[str] = [
     "BOUND_COLUMNS",
-    "ENGINE_ISA",
     "STEP_COLUMNS",
     "Bound",
     "CaptureError",
@@ -834,5 +833,4 @@ def philox(
     """
 
 BOUND_COLUMNS: tuple[str, ...]
-ENGINE_ISA: str = "avx512"
 STEP_COLUMNS: tuple[str, ...]

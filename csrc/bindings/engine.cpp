@@ -102,7 +102,6 @@ class BoundNetwork : public Denoiser {
 }  // namespace
 
 void register_engine(py::module_& module) {
-  module.attr("ENGINE_ISA") = py::str(engine::kernels().isa);
   py::class_<Program, std::shared_ptr<Program>>(
       module, "Program", py::is_final(),
       "A network compiled to ops for the CPU engine; checked whole when it is made, unchanged afterwards.\n\n"

@@ -76,7 +76,7 @@ class NativeEngine:
     def __init__(self, program: _native.Program, threads: int) -> None:
         self.program = program
         self.threads = threads
-        self.description = f"native, CPU, {_native.ENGINE_ISA}, {threads} threads"
+        self.description = f"native, CPU, {_native.isa()}, {threads} threads"
 
     def bind(self, buffers: Buffers) -> _native.Network:
         """A native network on the buffers, which a chain runs without Python."""
