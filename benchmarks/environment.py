@@ -25,7 +25,6 @@ def complete(machine_info: dict[str, Any], count: int) -> None:
         threads=count,
         kernels=_native.isa(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        engine=_native.ENGINE_ISA,
         versions={"pysdk": installed_version()}
         | {name: version(name) for name in PACKAGES if find_spec(name) is not None},
     )
@@ -36,7 +35,7 @@ def describe(machine_info: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine_info["versions"].items())
     return (
         f"- {machine_info['cpu']}; {threads(machine_info)} for everyone, {machine_info['cores']} usable; "
-        f"our kernels: {machine_info['kernels']}, native engine: {machine_info['engine']}\n"
+        f"our kernels: {machine_info['kernels']}\n"
         f"- {machine_info['system']}\n- {versions}\n"
     )
 

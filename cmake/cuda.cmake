@@ -1,6 +1,40 @@
 # The CUDA compiler: that of CUDACXX, of the pip packages nvidia-cuda-nvcc, -crt, -nvvm, -runtime and -cccl, which must
 # all be of one version (13.0), or on the path. find_package(CUDAToolkit) does not know how those packages lie.
 
+# Builds a small program, and sets `refused` to the one line that says why it cannot be, or to "". enable_language stops
+# the whole build instead.
+function(pysdk_probe_cuda refused)
+  set(${refused} "" PARENT_SCOPE)
+  if(PYSDK_CUDA_PROBED STREQUAL CMAKE_CUDA_COMPILER)  # by an earlier run on this build folder
+    return()
+  endif()
+  set(folder "${CMAKE_CURRENT_BINARY_DIR}/cuda_probe")
+  file(REMOVE_RECURSE "${folder}")
+  string(REPLACE ";" "\\;" architectures "${CMAKE_CUDA_ARCHITECTURES}")
+  set(command "${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_SOURCE_DIR}/cmake/cuda_probe" -B "${folder}" -G "${CMAKE_GENERATOR}"
+              "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}" "-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+              "-DCMAKE_CUDA_COMPILER=${CMAKE_CUDA_COMPILER}" "-DCMAKE_CUDA_FLAGS=${CMAKE_CUDA_FLAGS_INIT}"
+              "-DCMAKE_CUDA_ARCHITECTURES=${architectures}")
+  if(CMAKE_CUDA_HOST_COMPILER)
+    list(APPEND command "-DCMAKE_CUDA_HOST_COMPILER=${CMAKE_CUDA_HOST_COMPILER}")
+  endif()
+  execute_process(COMMAND ${command} RESULT_VARIABLE code OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  if(code EQUAL 0)
+    execute_process(COMMAND "${CMAKE_COMMAND}" --build "${folder}" RESULT_VARIABLE code OUTPUT_VARIABLE said
+                    ERROR_VARIABLE said)
+  endif()
+  if(code EQUAL 0)
+    set(PYSDK_CUDA_PROBED "${CMAKE_CUDA_COMPILER}" CACHE INTERNAL "The CUDA compiler that built cmake/cuda_probe")
+  elseif(said MATCHES "CUDA20")
+    set(${refused} "CMake ${CMAKE_VERSION} knows no C++20 for ${CMAKE_CUDA_COMPILER}: use CMake 3.26 or later" PARENT_SCOPE)
+  else()
+    string(REGEX MATCH "[^\n]*([Ee]rror|ERROR)[^\n]*[:!][^\n]*" line "${said}")
+    string(STRIP "${line}" line)
+    set(${refused} "${CMAKE_CUDA_COMPILER} compiles nothing here (${line}); `cmake -S cmake/cuda_probe -B build/probe` shows all"
+        PARENT_SCOPE)
+  endif()
+endfunction()
+
 # Sets `result` to whether there is a compiler, and CMAKE_CUDA_COMPILER to it.
 macro(pysdk_find_cuda result)
   set(${result} OFF)
@@ -37,21 +71,32 @@ macro(pysdk_find_cuda result)
       execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE pysdk_nvcc_version ERROR_QUIET)
       string(REGEX MATCH "release ([0-9]+)\\." pysdk_nvcc_version "${pysdk_nvcc_version}")
     endif()
-    if(pysdk_nvcc_version AND CMAKE_MATCH_1 GREATER_EQUAL 13)
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      # machine code for what is common, and code that the driver compiles for all others from sm_75 on
+      set(CMAKE_CUDA_ARCHITECTURES "75-virtual;80-real;90-real")
+    endif()
+    if(NOT CMAKE_CUDA_COMPILER)
+      string(CONCAT pysdk_cuda_refused "there is no CUDA compiler: put nvcc on the path or install the pip packages "
+                    "nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and nvidia-cuda-cccl of version "
+                    "13.0")
+    elseif(NOT pysdk_nvcc_version OR CMAKE_MATCH_1 LESS 13)
+      set(pysdk_cuda_refused "${CMAKE_CUDA_COMPILER} is not of CUDA 13 or later")
+    else()
+      pysdk_probe_cuda(pysdk_cuda_refused)
+    endif()
+    if(NOT pysdk_cuda_refused)
       set(${result} ON)
-    elseif(CMAKE_CUDA_COMPILER AND PYSDK_CUDA STREQUAL "ON")
-      message(FATAL_ERROR "PYSDK_CUDA is ON, but ${CMAKE_CUDA_COMPILER} is not of CUDA 13 or later")
     elseif(PYSDK_CUDA STREQUAL "ON")
-      message(FATAL_ERROR "PYSDK_CUDA is ON, but there is no CUDA compiler: put nvcc on the path or install the pip "
-                          "packages nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime and "
-                          "nvidia-cuda-cccl of version 13.0")
+      message(FATAL_ERROR "PYSDK_CUDA is ON, but ${pysdk_cuda_refused}")
     endif()
   endif()
-  if(${result} AND NOT CMAKE_CUDA_ARCHITECTURES)
-    # machine code for what is common, and code that the driver compiles for all others from sm_75 on
-    set(CMAKE_CUDA_ARCHITECTURES "75-virtual;80-real;90-real")
+  if(${result})
+    message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER}")
+  elseif(PYSDK_CUDA STREQUAL "OFF")
+    message(STATUS "CUDA: left out, PYSDK_CUDA is OFF")
+  else()
+    message(STATUS "CUDA: left out, ${pysdk_cuda_refused}")
   endif()
-  message(STATUS "CUDA: ${${result}} ${CMAKE_CUDA_COMPILER}")
 endmacro()
 
 # A library of its own: flags meant for the host compiler alone never reach nvcc. cudart is linked statically, and that

@@ -13,7 +13,6 @@ import typing_extensions
 
 __all__: list[str] = [
     "BOUND_COLUMNS",
-    "ENGINE_ISA",
     "NUMERICS_VERSION",
     "STEP_COLUMNS",
     "Bound",
@@ -975,6 +974,5 @@ def philox(
     """
 
 BOUND_COLUMNS: tuple[str, ...]
-ENGINE_ISA: str = "avx512"
 NUMERICS_VERSION: int = 1
 STEP_COLUMNS: tuple[str, ...]

@@ -21,8 +21,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built like any user's but with the tools that are here."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", folder, ROOT]
-    environment = {**os.environ, "PYSDK_CUDA": "OFF"}
-    subprocess.run([*command, "-C", f"build-dir={folder / 'build'}"], check=True, env=environment)
+    # by variables: pip 23.0, that of Debian 12, knows no -C
+    environment = {**os.environ, "PYSDK_CUDA": "OFF", "SKBUILD_BUILD_DIR": str(folder / "build")}
+    subprocess.run(command, check=True, env=environment)
     [path] = folder.glob("*.whl")
     return path
 

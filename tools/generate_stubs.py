@@ -23,11 +23,20 @@ def generate() -> str:
         command = ["pybind11_stubgen", "pysdk._native", "--exit-code", "--output-dir", folder]
         subprocess.run([sys.executable, "-m", *command], check=True)
         made = Path(folder) / "pysdk" / "_native.pyi"
+        made.write_text(on_any_python(made.read_text()))
         options = ["--quiet", "--config", ROOT / "pyproject.toml", made]
         subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
         return re.sub(r"(?m)^(\w+_COLUMNS): tuple = \([^)]*\)$", r"\1: tuple[str, ...]", made.read_text())
+
+
+def on_any_python(stub: str) -> str:
+    """The stub with the types that newer Pythons have of their own, which 3.10 has not, as typing_extensions has them."""
+    for new in ("collections.abc.Buffer", "types.CapsuleType"):
+        stub = re.sub(rf"\b{re.escape(new)}\b", f"typing_extensions.{new.rsplit('.', 1)[1]}", stub)
+    stub = re.sub(r"(?m)^import (types|typing_extensions)\n", "", stub)
+    return re.sub(r"(?m)^import typing$", "import typing\nimport typing_extensions", stub)
 
 
 def main() -> int:

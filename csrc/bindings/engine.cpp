@@ -140,7 +140,6 @@ class BoundNetwork : public Denoiser {
 }  // namespace
 
 void register_engine(py::module_& module) {
-  module.attr("ENGINE_ISA") = py::str(engine::kernels().isa);
   py::class_<Cost>(module, "Cost", py::is_final(), "What a program takes of a machine.")
       .def_readonly(
           "multiplications", &Cost::multiplications,

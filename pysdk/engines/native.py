@@ -87,7 +87,7 @@ class NativeEngine:
     def __init__(self, program: _native.Program, threads: int) -> None:
         self.program = program
         self.threads = threads
-        self.description = f"native, CPU, {_native.ENGINE_ISA}, {threads} threads"
+        self.description = f"native, CPU, {_native.isa()}, {threads} threads"
 
     def memory(self, images: int) -> int:
         """Bytes of activations and work space of a network bound for so many images."""

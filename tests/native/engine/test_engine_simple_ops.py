@@ -8,8 +8,6 @@ from engine_programs import Array, Program, agree, fit_output, side_by_side
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysdk import _native
-
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9))
 
 
@@ -148,4 +146,3 @@ def test_profile_has_a_time_for_every_op():
     assert len(seconds) == 2
     assert min(seconds) >= 0
     assert network.bytes >= 16 * 16 * 4
-    assert isinstance(_native.ENGINE_ISA, str)
