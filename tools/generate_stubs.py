@@ -32,7 +32,7 @@ def generate() -> str:
 
 
 def on_any_python(stub: str) -> str:
-    """The stub with the types that newer Pythons have of their own, which 3.10 has not, as typing_extensions has them."""
+    """The stub with types that only newer Pythons have of their own, taken from typing_extensions."""
     for new in ("collections.abc.Buffer", "types.CapsuleType"):
         stub = re.sub(rf"\b{re.escape(new)}\b", f"typing_extensions.{new.rsplit('.', 1)[1]}", stub)
     stub = re.sub(r"(?m)^import (types|typing_extensions)\n", "", stub)
