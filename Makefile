@@ -17,7 +17,7 @@ endif
 
 TENSORRT_BINDINGS := 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
 
-.PHONY: sample test pytest lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
+.PHONY: sample test pytest test-isas fresh-machine lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -30,6 +30,21 @@ test: lint pytest
 
 pytest: $(VENV)/test.stamp
 	$(BIN)/python -m pytest
+
+# the native tests and 64 images of the shipped plan under every instruction set that this processor has
+ISAS := baseline avx2 avx512
+test-isas: $(VENV)/test.stamp engine.plan
+	mkdir -p build/isas
+	for isa in $(ISAS); do export PYSDK_ISA=$$isa; \
+	  $(BIN)/python -c 'from pysdk import _native; print(_native.isa())' 2> /dev/null || { echo "no $$isa here"; continue; }; \
+	  $(BIN)/python -m pytest -q tests/native tests/test_bit_identity.py && \
+	  $(BIN)/pysdk sample engine.plan -n 64 --seed 0 -o build/isas/$$isa.png && \
+	  cmp build/isas/baseline.png build/isas/$$isa.png || exit 1; done
+	sha256sum build/isas/*.png
+
+# both commands in a Debian that has nothing but Python, a compiler, make and git; needs root and debootstrap
+fresh-machine:
+	tools/fresh_machine.sh
 
 # a CUDA compiler for a machine without one, 102 MB to download; without it `make test` does not compile the CUDA part
 cuda-compiler: $(NVCC)

@@ -321,7 +321,7 @@ class DeviceArray:
         """
         Return a view of the first `count` items. ValueError if there are not as many.
         """
-    def numpy(self) -> numpy.ndarray:
+    def numpy(self) -> numpy.typing.NDArray[typing.Any]:
         """
         Return a copy on the host, a numpy array.
         """

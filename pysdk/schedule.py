@@ -232,7 +232,7 @@ def make_schedule(name: str, **options: Any) -> Schedule:
 
 def _ramp(timesteps: int) -> Float64Array:
     """`timesteps` numbers from 0 to 1."""
-    return np.linspace(0.0, 1.0, _checked_count(timesteps))
+    return np.linspace(0.0, 1.0, _checked_count(timesteps), dtype=np.float64)
 
 
 def _grid(timesteps: int) -> Float64Array:

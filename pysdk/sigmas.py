@@ -12,7 +12,7 @@ from pysdk.schedule import Float64Array
 def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Float64Array:
     """sigma^(1/rho) falls in equal steps (Karras et al., 2022, eq. 5, https://arxiv.org/abs/2206.00364)."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    levels: Float64Array = np.linspace(high, low, steps) ** rho
+    levels: Float64Array = np.linspace(high, low, steps, dtype=np.float64) ** rho
     return levels
 
 
@@ -23,7 +23,7 @@ def exponential(steps: int, sigma_min: float, sigma_max: float) -> Float64Array:
 
 def polyexponential(steps: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> Float64Array:
     """log(sigma) = log(sigma_min) + u^rho log(sigma_max/sigma_min), u from 1 to 0 in equal steps."""
-    levels: Float64Array = sigma_min * (sigma_max / sigma_min) ** (np.linspace(1, 0, steps) ** rho)
+    levels: Float64Array = sigma_min * (sigma_max / sigma_min) ** (np.linspace(1, 0, steps, dtype=np.float64) ** rho)
     return levels
 
 

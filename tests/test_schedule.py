@@ -121,7 +121,10 @@ def test_laplace_closed_form():
 def test_schedules_of_diffusers(name):
     from diffusers import DDPMScheduler
 
-    theirs = DDPMScheduler(beta_schedule=name).betas.numpy()
+    try:
+        theirs = DDPMScheduler(beta_schedule=name).betas.numpy()
+    except NotImplementedError as error:
+        pytest.skip(f"this diffusers: {error}")
     np.testing.assert_allclose(make_schedule(name).betas, theirs, rtol=1e-5, atol=1e-7)
 
 

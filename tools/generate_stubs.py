@@ -32,9 +32,10 @@ def generate() -> str:
 
 
 def on_any_python(stub: str) -> str:
-    """The stub with types that only newer Pythons have of their own, taken from typing_extensions."""
+    """The stub with types that Python 3.11 lacks taken from typing_extensions, whichever Python made it."""
     for new in ("collections.abc.Buffer", "types.CapsuleType"):
         stub = re.sub(rf"\b{re.escape(new)}\b", f"typing_extensions.{new.rsplit('.', 1)[1]}", stub)
+    stub = re.sub(r"\bnumpy\.ndarray(?!\[)", "numpy.typing.NDArray[typing.Any]", stub)  # numpy 2.2 wants its arguments
     stub = re.sub(r"(?m)^import (types|typing_extensions)\n", "", stub)
     return re.sub(r"(?m)^import typing$", "import typing\nimport typing_extensions", stub)
 

@@ -202,7 +202,7 @@ def _npz(path: Path) -> Source:
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether it is in Fortran's order, and dtype; the file then stands at the data."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    npy: Any = np.lib.format  # older numpy has no types for it
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(file)
     return shape, fortran and len(shape) > 1, dtype

@@ -93,6 +93,8 @@ def make_terms(
         "decoder": np.arange(len(process)) == 0,
     }
     ascending = np.stack([np.asarray(columns[name], np.float64) for name in _native.BOUND_COLUMNS], axis=1)
+    chosen: NDArray[np.intp]
+    weights: NDArray[np.float64]
     if count is None:
         chosen, weights = np.arange(len(process)), np.ones(len(process))
     else:

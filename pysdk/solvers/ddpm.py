@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pysdk.options import check_choice, check_flags, checked_clip
 from pysdk.prediction import read_output
@@ -60,7 +61,7 @@ def ddpm(
     from_x0, from_xt = process.posterior_mean_coefficients
     learned = VARIANCES[variance] == "learned"
     if learned:
-        s = np.ones(len(process))
+        s: NDArray[np.float64] = np.ones(len(process))
     else:
         s = np.sqrt(process.betas if VARIANCES[variance] == "large" else process.posterior_variance)
     log_beta_tilde = process.posterior_log_variance_clipped.copy()

@@ -94,10 +94,11 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
     blocks = settings["num_res_blocks"]
     settings["num_res_blocks"] = blocks[0] if len(blocks) == 1 else blocks
     classes = None if unconditional else dataset.num_classes
+    _, channels, height, width = dataset.images.shape
     model = ModelConfig(
         name=name or Path(data.partition(":")[0]).stem,
         unet=UNetConfig(
-            image_shape=dataset.images.shape[1:],
+            image_shape=(channels, height, width),
             num_classes=classes,
             null_label=classes is not None and settings["label_dropout"] > 0,
             **chosen(UNetConfig),

@@ -30,8 +30,9 @@ FASHION_MNIST_CLASSES = (
 )
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
-_NPZ_ERRORS = (OSError, ValueError, EOFError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a damaged archive, a bare .npy or a pickle."""
+_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
+_NPZ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError, *_ARCHIVE_ERRORS)
+"""What numpy raises for a damaged archive, a bare .npy (AttributeError: Python 3.10) or a pickle."""
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 

@@ -96,7 +96,7 @@ def diffused(
 
 
 def _weights(n: object) -> NDArray[np.float64]:
-    return np.linspace(0.0, 1.0, whole_number("n", n, 2, MAX_IMAGES))
+    return np.linspace(0.0, 1.0, whole_number("n", n, 2, MAX_IMAGES), dtype=np.float64)
 
 
 def _sharing_noise(request: Request) -> Request:

@@ -119,7 +119,11 @@ def test_every_schedule(kind, beta_schedule, rescale_betas_zero_snr, timesteps):
         return
     config = {"beta_schedule": beta_schedule, "num_train_timesteps": timesteps}
     config["rescale_betas_zero_snr"] = rescale_betas_zero_snr
-    theirs = (DDPMScheduler if kind == DDPM else DDIMScheduler)(**config).alphas_cumprod.double().numpy()
+    try:
+        scheduler = (DDPMScheduler if kind == DDPM else DDIMScheduler)(**config)
+    except NotImplementedError as error:
+        pytest.skip(f"this diffusers: {error}")
+    theirs = scheduler.alphas_cumprod.double().numpy()
     info = read(kind, **config).schedule
     ours = NAMES.get(beta_schedule, beta_schedule)
     assert info.name == ours + ("-zero-snr" if rescale_betas_zero_snr else "")
