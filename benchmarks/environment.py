@@ -6,6 +6,7 @@ import platform
 import re
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pysdk import _native
@@ -13,6 +14,13 @@ from pysdk.distribution import installed_version
 from pysdk.engines import default_threads
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "pnnx", "diffusers", "numpy")
+
+
+def processor() -> str:
+    """Its name, where Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def complete(machine_info: dict[str, Any], count: int) -> None:

@@ -104,9 +104,9 @@ def torch_eager(folder: str, batch: int, threads: int) -> Load:
     return load
 
 
-def peak() -> int:
-    """Most bytes this process had in memory at once, which only Linux counts from the start of the program."""
-    status = Path("/proc/self/status").read_text()
+def peak(process: str = "self") -> int:
+    """Most bytes a process had in memory at once, which only Linux counts from the start of the program."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 

@@ -98,7 +98,7 @@ class BenchmarkNetwork:
         return path
 
     def plan(self, batch: int, threads: int) -> Path:
-        """A new plan with the native engine, its tactics measured now for this batch and these threads."""
+        """A new plan with the native engine, its program as `pysdk build` makes it when it is not told to tune."""
         onnx, model = OnnxFiles(self.onnx.read_bytes()), self.network.model
         steps = len(self.manifest.schedule.betas)
         found = native_builder.build(model, onnx, batch, steps, threads, check_seconds=0)
@@ -132,7 +132,7 @@ class Networks:
         return self._networks[name]
 
     def plan(self, name: str, batch: int) -> Path:
-        """A plan whose tactics were measured in this run."""
+        """A plan that was made in this run."""
         if (name, batch) not in self._plans:
             self._plans[name, batch] = self.network(name).plan(batch, self.threads)
         return self._plans[name, batch]
