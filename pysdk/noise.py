@@ -99,7 +99,7 @@ def log(x: Float) -> Float:
     f2 = f * f
     y: Float = f2 * f * _horner(_LOG, f)
     y = y + e * _LN2_LOW
-    y = y - f2 * np.float32(0.5)
+    y = y - np.multiply(np.float32(0.5), f2)  # a function, as the operator is float64 to numpy 2.2's types
     y = y + f
     y = y + e * _LN2_HIGH
     return y
