@@ -98,10 +98,10 @@ def log(x: Float) -> Float:
     f = ((shifted & np.uint32(0x007FFFFF)) + _SQRT_HALF).view(np.float32) - np.float32(1)
     f2 = f * f
     y: Float = f2 * f * _horner(_LOG, f)
-    y += e * _LN2_LOW
-    y -= np.float32(0.5) * f2
-    y += f
-    y += e * _LN2_HIGH
+    y = y + e * _LN2_LOW
+    y = y - np.multiply(np.float32(0.5), f2)  # a function, as the operator is float64 to numpy 2.2's types
+    y = y + f
+    y = y + e * _LN2_HIGH
     return y
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs `make sample` and `make test` where nothing else is: a Debian with python3, python3-dev, python3-venv, g++, make and git, a
-# fresh clone of HEAD, an empty environment, a user without rights. Needs root, for debootstrap, mount and chroot.
+# Runs `make sample` and `make test` where nothing else is: a Debian with python3, python3-dev, python3-venv, g++, make
+# and git, a fresh clone of HEAD, an empty environment, a user without rights. Needs root, to mount and to chroot.
 #   RELEASE=trixie         another Debian than bookworm
 #   MIRROR=URL             where its packages come from; by default from where this machine's do
 #   FRESH_TARGETS="lint"   other targets of the Makefile than `sample` and `test`
