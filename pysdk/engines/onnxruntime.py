@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised, not printed
     options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
+    # no builds but those made so can refuse files of weights; none is below what is no folder
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
