@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pysdk.export.engine_check import NetworkBuffers, is_batch_invariant
 from pysdk.export.gradient import export_gradient, log_probability_gradient
 from pysdk.export.onnx_export import MAX_RELATIVE_ERROR
+from pysdk.export.onnxruntime_builder import tell_of_trust
 from torch import nn
 
 from pysdk.engines import Engine, default_threads, home, onnxruntime
@@ -69,9 +70,10 @@ def add_classifier(
         threads = default_threads()
 
         def load(count: int) -> Engine:
-            return onnxruntime.load(model, info, memoryview(onnx), count)
+            return onnxruntime.load(model, info, memoryview(onnx), count, trust=True)
 
         engine = load(threads)
+        tell_of_trust(onnx, "classifier")
         with tqdm(
             range(len(manifest.schedule.betas)),
             desc="check",

@@ -95,7 +95,7 @@ def ready(
 ) -> native.NativeEngine:
     """The engine in these files."""
     sources = [memoryview(onnx.graph), memoryview(constants), *onnx.beside.values()]
-    return native.load(model, info, memoryview(head), threads, *sources)
+    return native.load(model, info, memoryview(head), threads, *sources, trust=True)
 
 
 def loaded(program: Program, model: ModelInfo, onnx: OnnxFiles, threads: int) -> native.NativeEngine:

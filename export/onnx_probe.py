@@ -29,7 +29,7 @@ def probe(
     """
     require("onnxruntime", "pip install onnxruntime")
     try:
-        session, _weights = open_session(adapted.SerializeToString(), default_threads(), weights)
+        session, _weights = open_session(adapted.SerializeToString(), default_threads(), weights, trust=True)
     except Exception as error:  # its exceptions share no base class
         raise CheckpointError(f"ONNX Runtime cannot load {source}: {_one_line(error)}") from None
     rng = np.random.default_rng(0)

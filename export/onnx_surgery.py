@@ -5,18 +5,20 @@ Nodes are added around the graph; nothing inside is changed but its names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper, inliner, numpy_helper
 from pysdk.export.onnx_files import SMALLEST, OnnxFiles, WeightsFile, is_large, move_out
 from pysdk.export.source_file import check_file
 from pysdk.export.wiring import Port, Wiring
 
 from pysdk.errors import CheckpointError, ExportError
 from pysdk.onnx_file.tensors import DTYPES
+from pysdk.onnx_file.wire import MAX_FIELDS
 
 MIN_OPSET = 8
 """The first with Expand."""
@@ -26,12 +28,12 @@ _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
-    """An ONNX file with its external data, which may lie in plain files beside it and nowhere else.
+    """An ONNX file with its external data, which may lie in plain files beside it and nowhere else; functions inlined.
 
     If that is too large for one file, the second is network.data, and the model refers to it; else None.
 
     Raises:
-        CheckpointError: missing, damaged, or with weights elsewhere.
+        CheckpointError: missing, damaged, with weights elsewhere, or with functions that call each other too often.
         ExportError: there is no room for network.data while the plan is built.
     """
     check_file(path)
@@ -66,7 +68,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
     found = opset(model)
     if found < MIN_OPSET:
         raise CheckpointError(f"{str(path)!r} has opset {found}, expected {MIN_OPSET} or newer; export it again")
-    return model, weights
+    return inlined(model), weights
 
 
 def gathered(model: onnx.ModelProto, folder: Path) -> memoryview | None:
@@ -84,6 +86,47 @@ def gathered(model: onnx.ModelProto, folder: Path) -> memoryview | None:
     return file.mapped()
 
 
+def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions: what calls one has its nodes instead.
+
+    Raises:
+        CheckpointError: that would be more nodes than a plan takes: functions that call each other twice double them.
+    """
+    if not model.functions:
+        return model
+    bodies = {(function.domain, function.name): function.node for function in model.functions}
+    counts: dict[tuple[str, str], float] = {}
+
+    def nodes(inside: Sequence[onnx.NodeProto]) -> float:
+        return sum(
+            1 + called((node.domain, node.op_type)) + sum(nodes(g.node) for g in _graphs(node)) for node in inside
+        )
+
+    def called(name: tuple[str, str]) -> float:
+        if name in bodies and name not in counts:
+            counts[name] = math.inf  # while it is counted: whoever calls itself never ends
+            counts[name] = nodes(bodies[name])
+        return counts.get(name, 0)
+
+    try:
+        total = nodes(model.graph.node)
+    except RecursionError:
+        total = math.inf
+    if total > MAX_FIELDS:
+        raise CheckpointError(
+            f"the network's functions call each other: without them it has {total:,.0f} nodes, more than the "
+            f"{MAX_FIELDS:,} a plan can have; export it again without functions"
+        )
+    return inliner.inline_local_functions(model)
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes."""
+    for attribute in node.attribute:
+        yield from ([attribute.g] if attribute.HasField("g") else [])
+        yield from attribute.graphs
+
+
 def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every constant tensor: initializers and attributes, in subgraphs and functions as well."""
 
@@ -92,8 +135,8 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                yield from of_graph(graph)
+        for graph in (graph for node in nodes for graph in _graphs(node)):
+            yield from of_graph(graph)
 
     def of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto]:
         yield from graph.initializer

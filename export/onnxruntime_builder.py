@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import click
 from pysdk.export.engine_check import Candidate
 from pysdk.export.onnx_files import OnnxFiles
 
 from pysdk.engines import Engine, onnxruntime
 from pysdk.manifest import NETWORK_NAME, EngineInfo, ModelInfo
+from pysdk.onnx_file import operators
+from pysdk.onnx_file.model import read
+
+
+def tell_of_trust(graph: bytes, what: str, weights: memoryview | None = None) -> None:
+    """Say in one line if ONNX Runtime runs a network only for those who trust the plan."""
+    reason = operators.unusual(read(graph, None if weights is None else len(weights)))
+    if reason is not None:
+        click.echo(f"on ONNX Runtime the plan needs trust=True (--trust): its {what} has {reason}", err=True)
 
 
 def build(model: ModelInfo, onnx: OnnxFiles, batch_size: int) -> Candidate:
@@ -22,6 +32,7 @@ def build(model: ModelInfo, onnx: OnnxFiles, batch_size: int) -> Candidate:
     )
 
     def load(threads: int) -> Engine:
-        return onnxruntime.load(model, info, memoryview(onnx.graph), threads, *onnx.beside.values())
+        return onnxruntime.load(model, info, memoryview(onnx.graph), threads, *onnx.beside.values(), trust=True)
 
+    tell_of_trust(onnx.graph, "network", onnx.weights)
     return Candidate("ONNX Runtime", info, load, {})

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner, numpy_helper, shape_inference, version_converter
-from pysdk.export.onnx_surgery import opset
+from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
+from pysdk.export.onnx_surgery import inlined, opset
 
 from pysdk.errors import ExportError
 
@@ -190,8 +190,7 @@ def alternative(precision: str) -> str:
 
 def plain(model: onnx.ModelProto, least_opset: int) -> onnx.ModelProto:
     """The model without functions and Constant nodes, of at least this opset."""
-    if model.functions:
-        model = inliner.inline_local_functions(model)
+    model = inlined(model)
     if opset(model) < least_opset:
         try:
             model = version_converter.convert_version(model, least_opset)

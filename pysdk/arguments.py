@@ -33,6 +33,13 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
     return number
 
 
+def flag(name: str, value: object) -> bool:
+    """`value`, True or False; OptionTypeError names it otherwise."""
+    if not isinstance(value, bool):
+        raise OptionTypeError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
 def per_image(name: str, value: object, n: int, dtype: Any) -> NDArray[Any]:
     """One value for all images, or one for each: an array of `dtype` and shape (n,)."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pysdk import interrupts
-from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of
+from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
 from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
@@ -112,6 +112,7 @@ def main() -> None:
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
 @max_memory_option
+@trust_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
 @click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
 @click.option("--columns", type=click.IntRange(min=1), help="Images per row of a grid.")
@@ -140,6 +141,7 @@ def sample(
     threads: int | None,
     batch_size: int | None,
     max_memory: int | None,
+    trust: bool,
     device: str,
     frames: int,
     columns: int | None,
@@ -154,7 +156,7 @@ def sample(
     if columns is not None and suffix in ("", ".npz"):
         raise OptionError(f"--columns is for a grid, and {out!r} holds none; leave it out")
 
-    machine: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_memory": max_memory}
+    machine: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_memory": max_memory, "trust": trust}
     with Sampler(plan, engine=engine, device=device, **machine) as sampler:
         if suffix != ".npz":
             check_channels(sampler.plan.manifest.model.shape[0])

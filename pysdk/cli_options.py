@@ -38,6 +38,10 @@ max_memory_option = click.option(
     "--max-memory", type=MemorySize(), help="Memory to take at most, e.g. 2GiB (default: four fifths of the machine's)."
 )
 
+trust_option = click.option(
+    "--trust", is_flag=True, help="Run also networks that could compute for ever; for files whose maker you know."
+)
+
 
 def numbers(name: str, text: str | None) -> Any:
     """None, one number, or a list of them from "3" or "0,1,2"."""

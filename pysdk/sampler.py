@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import engines
-from pysdk.arguments import whole_number
+from pysdk.arguments import flag, whole_number
 from pysdk.cuda import device_number
 from pysdk.deadline import Deadline, told_of_terms
 from pysdk.errors import OptionError, OptionTypeError
@@ -77,11 +77,13 @@ class Sampler(Uses):
             plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
         max_memory: bytes that engines, chains and results may take, on the CPU; by default four fifths of what the
             system gives (the machine's memory, or the limit of a control group or of the process).
+        trust: run networks that could compute for ever: on ONNX Runtime any operators, control flow and functions too,
+            natively a step out of proportion to the weights. For plans whose maker you know; memory stays limited.
 
     Raises:
         PlanNotFoundError, PlanError: there is no such plan, or it is damaged.
         MemoryLimitError: `max_memory` is too small for the plan; `sample` raises it for a batch.
-        EngineError: no engine of the plan runs on this machine.
+        EngineError: no engine of the plan runs on this machine, or its network is refused without `trust`.
         DeviceError: there is no such device, or it has no room.
         OptionError: a size is out of range, or the engine cannot run at another batch size.
     """
@@ -98,6 +100,7 @@ class Sampler(Uses):
         network: Any = None,
         launch: Launch = "auto",
         max_memory: int | None = None,
+        trust: bool = False,
     ) -> None:
         number = device_number(device)
         if number is None and (network is not None or launch != "auto"):
@@ -105,6 +108,7 @@ class Sampler(Uses):
         if number is not None and max_memory is not None:
             raise OptionError("max_memory limits the memory of the CPU's engines; leave it out on a CUDA device")
         self._budget = Budget(max_memory)
+        self._trust = flag("trust", trust)
         self.device = device
         self.threads = whole_number(
             "threads", engines.default_threads() if threads is None else threads, 1, engines.MAX_THREADS
@@ -142,11 +146,13 @@ class Sampler(Uses):
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
             info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
             network = self.plan.member(classifier.member)
-            gradient = engines.module(info.kind).load(reads, info, network, self.threads, budget=self._budget)
+            gradient = engines.module(info.kind).load(
+                reads, info, network, self.threads, budget=self._budget, trust=self._trust
+            )
         sized = msgspec.structs.replace(chosen, batch_size=size)
         return Executor(
             model,
-            engines.load(self.plan, sized, self.threads, self._budget),
+            engines.load(self.plan, sized, self.threads, self._budget, trust=self._trust),
             gradient,
             batch_size=size,
             batch_invariant=invariant,

@@ -15,14 +15,15 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from pysdk.export.native.emitter import Emitter
 from pysdk.export.native.program import Input, NotCovered, Output, Program, Tensor, tidy
 from pysdk.export.native.values import Line, Value, describe, shape_of
 from pysdk.export.native.views import BATCH, LABEL, Component, View, coalesced
+from pysdk.export.onnx_surgery import inlined
 
-from pysdk.errors import EngineError
+from pysdk.errors import CheckpointError, EngineError
 from pysdk.manifest import ModelInfo
 from pysdk.onnx_file.model import read
 
@@ -88,8 +89,10 @@ def lower(data: bytes | memoryview, model: ModelInfo, weights: memoryview | None
     except EngineError as error:
         raise NotCovered(str(error)) from None
     proto = onnx.load_from_string(file.data)
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+    try:
+        proto = inlined(proto)
+    except CheckpointError as error:
+        raise NotCovered(str(error)) from None
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     lowering = Lowering(opset=opset)
     channels, height, width = model.shape

@@ -8,7 +8,7 @@ An engine's module has two functions:
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.memory.Budget` that its memory is taken from,
-        and raises MemoryLimitError.
+        and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
 
 One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
 it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
@@ -128,7 +128,7 @@ class EngineModule(Protocol):
         """Why this machine, or its device of this number, cannot run it, or None."""
 
     def load(
-        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limited: Budget
+        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limits: Any
     ) -> Any:
         """The loaded engine: an `Engine`, or a `DeviceEngine` on the device of number `threads`."""
 
@@ -150,16 +150,18 @@ def home(kind: str) -> str | None:
     return getattr(module(kind), "DEVICE", "cpu") if kind in kinds() else None
 
 
-def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None) -> Any:
+def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None, *, trust: bool = False) -> Any:
     """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
 
-    `budget`, of an engine on the CPU, is what its memory is taken from.
-    Raises EngineError, MemoryLimitError, PlanError.
+    `budget`, of an engine on the CPU, is what its memory is taken from; `trust` lets it run what could compute
+    for ever. Raises EngineError, MemoryLimitError, PlanError.
     """
-    limited = {} if budget is None else {"budget": budget}
+    limits: dict[str, Any] = {"budget": budget} if budget is not None else {}
+    if trust and home(info.kind) == "cpu":
+        limits["trust"] = True
     loader, member = module(info.kind), plan.member(info.member)
     with plan.verifying(info.data) as data:
-        return loader.load(plan.manifest.model, info, member, threads, *data, **limited)
+        return loader.load(plan.manifest.model, info, member, threads, *data, **limits)
 
 
 def choose(plan: Plan, kind: str | None = None, *, device: int | None = None) -> tuple[EngineInfo, dict[str, str]]:

@@ -112,15 +112,17 @@ def load(
     threads: int,
     *sources: memoryview,
     budget: Budget | None = None,
+    trust: bool = False,
 ) -> NativeEngine:
     """A program (native.json) whose weights are in `sources`: network.onnx, native.constants and maybe network.data.
 
     Raises:
-        EngineError: it is damaged, of another version, not a program of this network, or has too much to compute.
+        EngineError: it is damaged, of another version, not a program of this network, or, without `trust`, has too
+            much to compute.
         MemoryLimitError: its weights, or what it needs for the smallest batch, are more than the budget has.
     """
     made = check(model, program, *sources)
-    cost = checked_cost(made, 1 if info.batch_invariant else info.batch_size, threads, sources)
+    cost = checked_cost(made, 1 if info.batch_invariant else info.batch_size, threads, sources, trust=trust)
     if budget is not None:
         budget.check(cost.weights + max(cost.loading, cost.network), "loading the native network needs")
         budget.take(cost.weights, "the weights of the native network need")
@@ -128,18 +130,20 @@ def load(
     return NativeEngine(made, threads)
 
 
-def checked_cost(program: _native.Program, batch: int, threads: int, sources: Sequence[memoryview]) -> _native.Cost:
-    """What a program takes; EngineError if a step is out of proportion to its weights."""
+def checked_cost(
+    program: _native.Program, batch: int, threads: int, sources: Sequence[memoryview], *, trust: bool = False
+) -> _native.Cost:
+    """What a program takes; EngineError if a step is out of proportion to its weights, unless they are trusted."""
     try:
         one, cost = (program.cost(batch=images, threads=threads) for images in (1, batch))
     except ValueError as error:
         raise EngineError(f"the native program cannot run: {error}; give a smaller batch_size") from None
     work = one.multiplications + 16 * one.moved
     most = max(LEAST_WORK, WORK_PER_WEIGHT * sum(len(source) for source in sources) // 4)
-    if work > most:
+    if work > most and not trust:
         raise EngineError(
             f"the native program takes {work:.3g} multiplications for an image and step, more than the {most:.3g} that "
-            "a network with so many weights may have; build the plan again from a source that you trust"
+            "a network with so many weights may have; give trust=True (--trust) if you know who made it"
         )
     return cost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from pysdk.errors import EngineError, PysdkError
 from pysdk.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
 from pysdk.memory import Budget
 from pysdk.onnx_arena import limited_session, struck
+from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
 
 if TYPE_CHECKING:
@@ -79,12 +81,18 @@ class OnnxRuntimeEngine:
 
 
 def open_session(
-    network: bytes | memoryview, threads: int, data: memoryview | None = None, *, budget: Budget | None = None
+    network: bytes | memoryview,
+    threads: int,
+    data: memoryview | None = None,
+    *,
+    budget: Budget | None = None,
+    trust: bool = False,
 ) -> tuple[onnxruntime.InferenceSession, object]:
     """A session on an ONNX file in memory, and what has to live as long: the memory of the weights in network.data.
 
     `pysdk.onnx_file` reads and checks the network first; it can name no other file. Its memory is taken from `budget`,
-    by default a share of the machine's, see `pysdk.onnx_arena`.
+    by default a share of the machine's, see `pysdk.onnx_arena`. With `trust` it may have any operators, control
+    flow and functions too.
 
     Raises:
         MemoryLimitError: the budget is too small.
@@ -94,12 +102,16 @@ def open_session(
     import onnxruntime
 
     file = read(network, None if data is None else len(data))
+    if not trust:
+        operators.check(file)
     weights = file.stored(data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised, not printed
     options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format
+    # no builds but those made so can refuse files of weights; none is below what is no folder
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
@@ -115,13 +127,16 @@ def load(
     threads: int,
     *data: memoryview,
     budget: Budget | None = None,
+    trust: bool = False,
 ) -> OnnxRuntimeEngine:
     """A session on `network`, an ONNX file in memory, the weights of a large one in `data`, which is network.data.
 
+    With `trust` the network may have any operators.
+
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        EngineError: ONNX Runtime refuses the network, its weights lie elsewhere, or it is not the network the manifest
-            describes.
+        EngineError: `open_session` or ONNX Runtime refuses the network, its weights lie elsewhere, or it is not the
+            network the manifest describes.
         MemoryLimitError: it needs more memory than the budget has.
     """
     budget = Budget() if budget is None else budget
@@ -131,7 +146,7 @@ def load(
     if info.data not in ((), (NETWORK_DATA_NAME,)):
         raise EngineError(f"ONNX Runtime reads {NETWORK_DATA_NAME} beside the network, the plan names {info.data}")
     try:
-        session, owner = open_session(network, threads, data[0] if data else None, budget=budget)
+        session, owner = open_session(network, threads, data[0] if data else None, budget=budget, trust=trust)
     except PysdkError:
         raise
     except Exception as error:  # its exceptions share no base class

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pysdk.atomic import atomic_file, check_target
-from pysdk.cli_options import max_memory_option
+from pysdk.cli_options import max_memory_option, trust_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.kernel import SUBSET_SIZE
@@ -46,6 +46,7 @@ DEFAULT_SAMPLES = 10_000
 @click.option("--guidance-scale", type=float, help="Of a plan (default: its own).")
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @max_memory_option
+@trust_option
 @click.option(
     "--work", type=click.Path(path_type=Path), help="Folder that keeps a plan's samples, to go on after a stop."
 )
@@ -68,6 +69,7 @@ def command(
     guidance_scale: float | None,
     threads: int | None,
     max_memory: int | None,
+    trust: bool,
     work: Path | None,
     out: Path | None,
 ) -> None:
@@ -81,7 +83,7 @@ def command(
     kept = 0 if wanted == ["frechet"] else keep
     sampling = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale}
     given: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
-    extractor = OnnxFeatures(features, threads=threads)
+    extractor = OnnxFeatures(features, threads=threads, max_memory=max_memory, trust=trust)
     options: dict[str, Any] = {"keep": kept, "batch_size": batch_size, "seed": seed}
     settings: dict[str, Any] = {
         "images": images,
@@ -92,7 +94,7 @@ def command(
     with ExitStack() as stack:
         # what can be refused is, before the reference is gone through
         if images.endswith(".plan"):
-            sampler = stack.enter_context(Sampler(images, threads=threads, max_memory=max_memory))
+            sampler = stack.enter_context(Sampler(images, threads=threads, max_memory=max_memory, trust=trust))
             sampler.sample(0, seed=seed, **given)
             judged = plan_source(sampler, DEFAULT_SAMPLES if samples is None else samples, seed, work=work, **given)
             settings |= sampling

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.arguments import whole_number
+from pysdk.arguments import flag, whole_number
 from pysdk.engines import MAX_THREADS, default_threads, require
 from pysdk.engines.onnxruntime import open_session
-from pysdk.errors import DataError, EngineError
-from pysdk.onnx_file.model import CANONICAL
+from pysdk.errors import DataError, EngineError, MemoryLimitError
+from pysdk.interrupts import interruptible
+from pysdk.memory import Budget
+from pysdk.onnx_arena import struck
+from pysdk.onnx_file.model import CANONICAL, read
 
 FILE = "features.onnx"
 """Its name in a folder."""
@@ -37,15 +40,25 @@ class OnnxFeatures:
     Args:
         path: the file, or a folder with `features.onnx` in it.
         threads: processors to use; by default all that this process may use.
+        max_memory: bytes that its session may take; by default four fifths of what the system gives.
+        trust: take any operators, control flow and functions too; for files whose maker you know.
 
     Raises:
         DataError: there is no such file, or its inputs and outputs are others.
         EngineError: it is refused by `pysdk.onnx_file`, as it would be in a plan, or by ONNX Runtime.
-        OptionError: `threads` is no number of threads.
+        MemoryLimitError: `max_memory` is too small; calls raise it too.
+        OptionError: `threads` or `max_memory` is out of range.
         MissingDependencyError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        max_memory: int | None = None,
+        trust: bool = False,
+    ) -> None:
         require("onnxruntime", "pip install onnxruntime")
         where = Path(path)
         self.path = where / FILE if where.is_dir() else where
@@ -56,11 +69,20 @@ class OnnxFeatures:
             )
         processors = whole_number("threads", default_threads() if threads is None else threads, 1, MAX_THREADS)
         try:
-            self._session, _ = open_session(self.path.read_bytes(), processors)
+            data = read(self.path.read_bytes()).data
         except EngineError as error:
             raise EngineError(f"cannot load {self.path}: {error}; {CANONICAL}") from error
+        self._budget = Budget(max_memory)
+        try:
+            self._session, _ = open_session(data, processors, budget=self._budget, trust=flag("trust", trust))
+        except MemoryLimitError:
+            raise
+        except EngineError as error:
+            raise EngineError(f"cannot load {self.path}: {error}") from error
         except Exception as error:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime cannot load {self.path}: {' '.join(str(error).split())}") from error
+            raise struck(error, self._budget) or EngineError(
+                f"ONNX Runtime cannot load {self.path}: {' '.join(str(error).split())}"
+            ) from error
         inputs, outputs = self._session.get_inputs(), [node.name for node in self._session.get_outputs()]
         if len(inputs) != 1 or inputs[0].type not in _INPUTS or len(inputs[0].shape) != 4:
             found = {node.name: (node.type, node.shape) for node in inputs}
@@ -80,6 +102,8 @@ class OnnxFeatures:
         Raises:
             DataError: it takes images of another shape, or gives something else than (n, D).
             EngineError: it fails on them.
+            MemoryLimitError: they need more than `max_memory`; give fewer.
+            KeyboardInterrupt: within one node of the network.
         """
         given = images.transpose(0, 3, 1, 2)
         for size, wanted in zip(given.shape[1:], self._input.shape[1:], strict=True):
@@ -91,10 +115,21 @@ class OnnxFeatures:
                 )
         scaled = given if self._input.type == "tensor(uint8)" else given.astype(np.float32) / np.float32(127.5) - 1
         try:
-            answers = self._session.run(self._outputs, {self._input.name: np.ascontiguousarray(scaled)})
+            answers = self._run({self._input.name: np.ascontiguousarray(scaled)})
         except Exception as error:  # its exceptions share no base class
-            raise EngineError(f"{self.path} failed: {' '.join(str(error).split())}") from error
+            raise struck(error, self._budget) or EngineError(
+                f"{self.path} failed: {' '.join(str(error).split())}"
+            ) from error
         for name, answer in zip(self._outputs, answers, strict=True):
             if answer.ndim != 2 or len(answer) != len(images):
                 raise DataError(f"{self.path} gave {name} of shape {answer.shape}; expected ({len(images)}, D).")
         return (answers[0], answers[1]) if len(answers) > 1 else answers[0]
+
+    def _run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs; Ctrl-C ends it after the node it is in."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        return interruptible(
+            lambda: self._session.run(self._outputs, feed, options), lambda: setattr(options, "terminate", True)
+        )

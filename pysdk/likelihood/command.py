@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from pysdk.atomic import atomic_file, check_target
-from pysdk.cli_options import max_memory_option, steps_of
+from pysdk.cli_options import max_memory_option, steps_of, trust_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
 from pysdk.likelihood.bound import Likelihood
@@ -34,6 +34,7 @@ def question_options(default_count: int) -> Callable[[_Function], _Function]:
         click.option("--threads", type=int, help="Processors to use (default: all)."),
         click.option("--batch-size", type=int, help="Images per network call (default: the plan's)."),
         max_memory_option,
+        trust_option,
     ]
 
     def decorate(function: _Function) -> _Function:
@@ -56,10 +57,11 @@ def ask(
     threads: int | None,
     batch_size: int | None,
     max_memory: int | None = None,
+    trust: bool = False,
     terms: int | None = None,
 ) -> Likelihood:
     """The bound of the first images of a data set."""
-    with Sampler(plan, threads=threads, batch_size=batch_size, max_memory=max_memory) as sampler:
+    with Sampler(plan, threads=threads, batch_size=batch_size, max_memory=max_memory, trust=trust) as sampler:
         source = open_source(data, split, count)
         batches = list(source.batches(1000))
         images = np.concatenate([images for images, _ in batches])

@@ -10,7 +10,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of
+from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
 from pysdk.errors import OptionError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _DRAWING = (
     click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never)."),
     click.option("--threads", type=int, help="Processors to use (default: all)."),
     max_memory_option,
+    trust_option,
     click.option(
         "-o", "--out", default="out.png", show_default=True, help="A grid, an .npz or a folder, as in sample."
     ),
@@ -78,7 +79,8 @@ def _draw(settings: dict[str, Any], paths: tuple[Path, ...], use: Callable[[Samp
 
     out = settings["out"]
     check_output(out)  # before anything is drawn
-    with Sampler(settings["plan"], threads=settings["threads"], max_memory=settings["max_memory"]) as sampler:
+    machine = {name: settings[name] for name in ("threads", "max_memory", "trust")}
+    with Sampler(settings["plan"], **machine) as sampler:
         channels = sampler.plan.manifest.model.shape[0]
         if channels not in (1, 3):
             raise OptionError(f"pictures have 1 or 3 channels and this model {channels}; use Sampler with arrays")

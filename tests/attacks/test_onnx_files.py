@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,17 @@ def test_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("features.onnx").write_bytes(ATTACKS[name])
     with pytest.raises(EngineError, match=r"features\.onnx: the network is .*onnx.save"):
         OnnxFeatures("features.onnx")
+
+
+def test_the_runtime_finds_no_files_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the check here missed one."""
+    monkeypatch.chdir(tmp_path)
+    Path("secret.txt").write_bytes(struct.pack("<4f", *range(1, 5)))
+    attack, seen = ATTACKS["initializer"], read(PLAIN)
+    unchecked = replace(seen, data=attack)
+    monkeypatch.setattr("pysdk.engines.onnxruntime.read", lambda *_: unchecked)
+    with pytest.raises(Exception, match="External data path validation failed"):
+        open_session(attack, 1)
 
 
 def test_what_is_attacked_runs() -> None:
