@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from pysdk.arguments import whole_number
 from pysdk.engines import MAX_THREADS, default_threads, require
 from pysdk.errors import DataError, EngineError
+from pysdk.regular_file import read_file
 
 FILE = "features.onnx"
 """Its name in a folder."""
+
+MAX_BYTES = 2**31 - 1
+"""Of one protobuf."""
 
 Answer = NDArray[np.floating[Any]] | tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 
@@ -49,7 +53,7 @@ class OnnxFeatures:
 
         where = Path(path)
         self.path = where / FILE if where.is_dir() else where
-        if not self.path.is_file():
+        if not self.path.exists():
             raise DataError(
                 f"There is no feature network {self.path}; give an ONNX file, or a folder with {FILE} in it, which "
                 "`python -m pysdk.export.feature_network` writes."
@@ -59,10 +63,9 @@ class OnnxFeatures:
             "threads", default_threads() if threads is None else threads, 1, MAX_THREADS
         )
         options.log_severity_level = 3
+        network = read_file(self.path, MAX_BYTES, DataError)
         try:
-            self._session = onnxruntime.InferenceSession(
-                self.path.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class
             raise EngineError(f"ONNX Runtime cannot load {self.path}: {' '.join(str(error).split())}") from error
         inputs, outputs = self._session.get_inputs(), [node.name for node in self._session.get_outputs()]
