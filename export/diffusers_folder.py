@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pysdk.export.source_file import check_file
 from pysdk.distribution import install_extra
 from pysdk.engines import require
 from pysdk.errors import CheckpointError
+from pysdk.regular_file import read_object
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -23,7 +23,6 @@ INSTALL = install_extra("diffusers")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".onnx", ".plan", ".json")
-_MAX_CONFIG_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,7 @@ def find(folder: Path, part: str, name: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. CheckpointError if it is missing or holds anything else."""
     check_file(path)
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{str(path)!r} has {path.stat().st_size} bytes, too many for a configuration")
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{str(path)!r} holds a {type(data).__name__}, expected an object")
-    return data
+    return read_object(path, CheckpointError)
 
 
 def find_weights(folder: Path) -> Path:

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from pysdk.array_file import read_npy
 from pysdk.edm import EdmSchedule
 from pysdk.errors import OptionError
 from pysdk.levels import EDM_STEPS
 from pysdk.manifest import ClipInfo, DefaultsInfo, EdmInfo, ModelInfo, ScheduleInfo
 from pysdk.prediction import PREDICTION_TYPES
-from pysdk.schedule import SCHEDULES, Schedule, make_schedule
+from pysdk.schedule import MAX_TIMESTEPS, SCHEDULES, Schedule, make_schedule
 
 TimeShape = Literal["scalar", "one", "batch"]
 
@@ -30,6 +29,8 @@ _CHOICES = {
 _PRECONDITIONING = {"edm": "edm", "denoiser": "sample"}
 """--preconditioning to the prediction type of a network of sigma."""
 _EDM_OPTIONS = ("sigma_min", "sigma_max", "rho", "sigma_data")
+_MAX_BETAS = 16 * MAX_TIMESTEPS
+"""Bytes of a .npy file."""
 _NAMES = ("x_name", "t_name", "label_name", "output_name")
 _OWN = (*_NAMES, *_CHOICES, "shape", "num_classes", "null_label", "schedule", "betas", "name")
 
@@ -189,12 +190,9 @@ def _schedule(options: Mapping[str, str]) -> tuple[str, Schedule]:
     if "betas" in options:
         path = Path(options["betas"])
         try:
-            with path.open("rb") as file:
-                betas = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise OptionError(f"--betas: {str(path)!r} cannot be read as a .npy file: {error}") from None
-        if not isinstance(betas, np.ndarray):
-            raise OptionError(f"--betas: {str(path)!r} holds several arrays, expected one, as numpy.save writes it")
+            betas = read_npy(path, _MAX_BETAS, OptionError)
+        except OptionError as error:
+            raise OptionError(f"--betas: {error}") from None
         return "betas", Schedule.from_betas(betas)
     values: dict[str, Any] = {}
     for option in _schedule_options(options):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pysdk.errors import OptionError
+from pysdk.schedule import MAX_TIMESTEPS
 from pysdk.timesteps import make_timesteps
+from pysdk.training.unet import MAX_BLOCKS
 
 REPOSITORIES = ("improved-diffusion", "guided-diffusion")
 _IMPROVED_ONLY = frozenset({"sigma_small"})
@@ -43,6 +45,9 @@ _ELSEWHERE = {
     "small_size": "super-resolution networks take a second image and cannot be built",
     **dict.fromkeys(_TRAINING, "it is a flag of training and changes nothing here; leave it out"),
 }
+
+
+_MOST = {"image_size": 16384, "num_channels": 16384, "num_res_blocks": MAX_BLOCKS, "diffusion_steps": MAX_TIMESTEPS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,9 @@ def _check(flags: Flags) -> None:
     for name in ("image_size", "num_channels", "num_res_blocks", "num_heads", "diffusion_steps"):
         if getattr(flags, name) < 1:
             raise OptionError(f"--{name} is {getattr(flags, name)}, expected at least 1")
+    for name, most in _MOST.items():
+        if getattr(flags, name) > most:
+            raise OptionError(f"--{name} is {getattr(flags, name)}, expected at most {most}")
     for name in ("num_heads_upsample", "num_head_channels"):
         if getattr(flags, name) != -1 and getattr(flags, name) < 1:
             raise OptionError(f"--{name} is {getattr(flags, name)}, expected at least 1, or -1 for the default")

@@ -85,7 +85,7 @@ def solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             continue
         try:
             options[name] = json.loads(value)
-        except ValueError:  # also of a number with too many digits
+        except (ValueError, RecursionError):  # also of a number with too many digits
             options[name] = value
     return options
 

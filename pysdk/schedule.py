@@ -28,6 +28,9 @@ from pysdk.float_state import standard_floats
 
 Float64Array = NDArray[np.float64]
 
+MAX_TIMESTEPS = 100_000
+"""Of a schedule; a plan has no more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -256,8 +259,8 @@ def _checked_count(timesteps: SupportsIndex) -> int:
         count = operator.index(timesteps)
     except TypeError:
         raise OptionTypeError(f"timesteps is {timesteps!r}, expected an int >= 1") from None
-    if count < 1 or isinstance(timesteps, bool):
-        raise OptionError(f"timesteps is {timesteps!r}, expected an int >= 1")
+    if not 1 <= count <= MAX_TIMESTEPS or isinstance(timesteps, bool):
+        raise OptionError(f"timesteps is {str(timesteps)[:40]}, expected an int >= 1 and up to {MAX_TIMESTEPS}")
     return count
 
 
@@ -267,6 +270,8 @@ def _checked_betas(values: ArrayLike) -> Float64Array:
         raise ScheduleError(f"betas have dtype {given.dtype}, expected real numbers")
     if given.ndim != 1 or given.size == 0:
         raise ScheduleError(f"betas have shape {given.shape}, expected (T,) with T >= 1")
+    if given.size > MAX_TIMESTEPS:
+        raise ScheduleError(f"there are {given.size} betas, expected at most {MAX_TIMESTEPS}")
     betas = given.astype(np.float64)  # always a copy
     inside = (betas > 0) & (betas < 1)
     inside[-1] |= betas[-1] == 1  # zero terminal SNR

@@ -138,7 +138,7 @@ def read_value(text: str) -> Any:
     """JSON, else the word itself; null and true in Python's spelling too."""
     try:
         return json.loads({"None": "null", "True": "true", "False": "false"}.get(text, text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

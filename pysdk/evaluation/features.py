@@ -17,7 +17,8 @@ from pysdk.errors import DataError, EngineError, MemoryLimitError
 from pysdk.interrupts import interruptible
 from pysdk.memory import Budget
 from pysdk.onnx_arena import struck
-from pysdk.onnx_file.model import CANONICAL, read
+from pysdk.onnx_file.model import CANONICAL, MAX_BYTES, read
+from pysdk.regular_file import read_file
 
 FILE = "features.onnx"
 """Its name in a folder."""
@@ -62,14 +63,15 @@ class OnnxFeatures:
         require("onnxruntime", "pip install onnxruntime")
         where = Path(path)
         self.path = where / FILE if where.is_dir() else where
-        if not self.path.is_file():
+        if not self.path.exists():
             raise DataError(
                 f"There is no feature network {self.path}; give an ONNX file, or a folder with {FILE} in it, which "
                 "`python -m pysdk.export.feature_network` writes."
             )
         processors = whole_number("threads", default_threads() if threads is None else threads, 1, MAX_THREADS)
+        network = read_file(self.path, MAX_BYTES, DataError)
         try:
-            data = read(self.path.read_bytes()).data
+            data = read(network).data
         except EngineError as error:
             raise EngineError(f"cannot load {self.path}: {error}; {CANONICAL}") from error
         self._budget = Budget(max_memory)

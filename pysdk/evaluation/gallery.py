@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pysdk.atomic import atomic_file, make_folder
 from pysdk.errors import DataError, OptionError
+from pysdk.regular_file import read_object, shown
 from pysdk.training.data import npz
 
 SETTINGS = "settings.json"
@@ -49,11 +50,13 @@ def collect(
         with atomic_file(folder / SETTINGS) as file:
             file.write(json.dumps(settings, indent=2).encode())
     try:
-        known = json.loads((folder / SETTINGS).read_bytes())
-    except ValueError as error:
-        raise DataError(f"{folder / SETTINGS} is damaged ({error}); remove {folder} to start again.") from error
+        known = read_object(folder / SETTINGS, DataError)
+    except DataError as error:
+        raise DataError(f"{error} Remove {shown(folder)} to start again.") from None
     if known != json.loads(json.dumps(settings)):
-        raise OptionError(f"{folder} holds samples drawn with {known}, not {settings}; choose another --work folder.")
+        raise OptionError(
+            f"{folder} holds samples drawn with {str(known)[:300]}, not {settings}; choose another --work folder."
+        )
     for start in range(0, count, chunk):
         path = folder / f"{start:08d}.npz"
         size = min(chunk, count - start)

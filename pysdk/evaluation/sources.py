@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.array_file import Npz
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.gallery import collect
+from pysdk.pictures import picture_shape
 from pysdk.request import resolve_labels
 from pysdk.sampler import Sampler
-from pysdk.training.data import load, picture_files, read_picture
+from pysdk.training.data import MAX_NAMES, load, picture_files, read_alike
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """uint8 (n, H, W, C) and the labels int64 (n,), or None."""
 
-_NPZ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError)
+BATCH_BYTES = 1 << 28
+"""Of images that are decoded at a time; fewer than asked for where they are large."""
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,20 @@ def _first(source: Source, count: int) -> Source:
     return Source(source.name, count, batches, source.class_names)
 
 
+def _bounded(size: int, shape: tuple[int, ...]) -> int:
+    """A batch size of which no batch has more than `BATCH_BYTES`."""
+    return max(1, min(size, BATCH_BYTES // math.prod(shape)))
+
+
 def _folder(folder: Path) -> Source:
     files, classes = picture_files(folder)
 
     def batches(size: int) -> Iterator[Batch]:
-        shape: tuple[int, ...] | None = None
+        shape = picture_shape(files[0][0], DataError)
+        size = _bounded(size, shape)
         for start in range(0, len(files), size):
             chosen = files[start : start + size]
-            pictures = [read_picture(path) for path, _ in chosen]
-            for (path, _), picture in zip(chosen, pictures, strict=True):
-                shape = picture.shape if shape is None else shape
-                if picture.shape != shape:
-                    raise DataError(
-                        f"{path} has shape {picture.shape} (H, W, C) but the pictures before it {shape}: resize or "
-                        "convert them to one size and mode first."
-                    )
+            pictures = [read_alike(path, shape) for path, _ in chosen]
             labels = np.array([label for _, label in chosen], np.int64) if classes else None
             yield np.stack(pictures), labels
 
@@ -152,57 +153,37 @@ def _folder(folder: Path) -> Source:
 
 def _npz(path: Path) -> Source:
     """Reads its images in parts, also where they are compressed."""
-    if not path.exists():
-        raise DataError(f"There is no file {path}.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            member = next((name for name in ("images.npy", "arr_0.npy") if name in names), None)
-            if member is None:
-                raise DataError(f"{path} holds {sorted(names)}; expected an array 'images' or 'arr_0'.")
-            with archive.open(member) as file:
-                shape, fortran, dtype = _npy_header(file)
-        labels = class_names = None
-        # opened here, as numpy leaves the file of a damaged archive open
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
-            if "labels" in arrays:
-                labels = arrays["labels"]
-            if "class_names" in arrays:
-                class_names = tuple(str(name) for name in arrays["class_names"])
-    except _NPZ_ERRORS as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable .npz file: {error}") from error
-    if dtype != np.uint8 or fortran or len(shape) not in (3, 4) or not shape[0]:
-        raise DataError(f"images in {path} are {dtype} {shape}; expected uint8 (N, H, W) or (N, H, W, C), N >= 1.")
+    labels = class_names = None
+    with Npz(path, DataError) as file:
+        name = next((name for name in ("images", "arr_0") if name in file.names), None)
+        if name is None:
+            raise DataError(f"{path} holds {file.names[:10]}; expected an array 'images' or 'arr_0'.")
+        with file.open(name) as (header, _):
+            shape, dtype = header.shape, header.dtype
+        if dtype != np.uint8 or header.fortran or len(shape) not in (3, 4) or not all(shape):
+            raise DataError(f"images in {path} are {dtype} {shape}; expected uint8 (N, H, W) or (N, H, W, C), N >= 1.")
+        if "labels" in file.names:
+            labels = file.read("labels", 8 * shape[0])
+        if "class_names" in file.names:
+            class_names = tuple(str(text) for text in file.read("class_names", MAX_NAMES).reshape(-1))
     if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != shape[:1]):
         raise DataError(f"labels in {path} are {labels.dtype} {labels.shape}; expected whole numbers ({shape[0]},).")
     image = (*shape[1:], 1)[:3]
+    if math.prod(image) > BATCH_BYTES:
+        raise DataError(f"images in {path} have {math.prod(image):,} bytes each, expected at most {BATCH_BYTES:,}.")
     found = None if labels is None else labels.astype(np.int64)
 
     def batches(size: int) -> Iterator[Batch]:
-        try:
-            with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-                _npy_header(file)
-                for start in range(0, shape[0], size):
-                    n = min(size, shape[0] - start)
-                    wanted = n * int(np.prod(image))
-                    data = file.read(wanted)
-                    if len(data) != wanted:
-                        raise DataError(f"{path} ends before its {shape[0]} images do; write it again.")
-                    images = np.frombuffer(data, np.uint8).reshape(n, *image)
-                    yield images, None if found is None else found[start : start + n]
-        except _NPZ_ERRORS as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} is not a readable .npz file: {error}") from error
+        size = _bounded(size, image)
+        with Npz(path, DataError) as file, file.open(name) as (header, data):
+            if header.shape != shape:
+                raise DataError(f"{path} has changed while it was read.")
+            for start in range(0, shape[0], size):
+                n = min(size, shape[0] - start)
+                values = data.read(n * math.prod(image))
+                if len(values) != n * math.prod(image):
+                    raise DataError(f"{path} ends before its {shape[0]} images do; write it again.")
+                images = np.frombuffer(values, np.uint8).reshape(n, *image)
+                yield images, None if found is None else found[start : start + n]
 
     return Source(str(path), shape[0], batches, class_names)
-
-
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is in Fortran's order, and dtype; the file then stands at the data."""
-    npy: Any = np.lib.format  # older numpy has no types for it
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran and len(shape) > 1, dtype

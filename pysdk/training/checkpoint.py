@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -14,11 +15,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pysdk.atomic import atomic_file, atomic_folder, make_folder
-from pysdk.errors import CheckpointError, OptionError
+from pysdk.errors import CheckpointError, PysdkError
+from pysdk.regular_file import machine_memory, read_file, read_object
 from pysdk.schedule import Schedule, make_schedule
 from pysdk.training.unet import UNet, UNetConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "model.json"
+_MAX_JSON = 1 << 26
+"""Bytes; a state has the history of its losses."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class ModelConfig:
     name: str
     unet: UNetConfig
     schedule: str = "linear"
-    schedule_options: dict[str, float] | None = None
+    schedule_options: dict[str, int | float] | None = None
     prediction_type: str = "epsilon"
     class_names: tuple[str, ...] | None = None
 
@@ -48,11 +52,14 @@ class ModelConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelConfig:
         """The inverse of `dataclasses.asdict`; unknown fields are refused."""
+        known = [field.name for field in fields(cls)]
         try:
-            names = data.get("class_names")
-            return cls(**{**data, "unet": UNetConfig(**data["unet"]), "class_names": tuple(names) if names else None})
-        except (TypeError, KeyError, AttributeError, OptionError) as error:
-            known = [field.name for field in fields(cls)]
+            unknown = sorted(data.keys() - known)
+            unknown += sorted(data["unet"].keys() - {field.name for field in fields(UNetConfig)})
+            if unknown:
+                raise CheckpointError(f"there is a field {unknown[0][:80]!r}")
+            return msgspec.convert(data, cls)  # checks types as well
+        except (TypeError, KeyError, AttributeError, msgspec.ValidationError, PysdkError) as error:
             raise CheckpointError(
                 f"{CONFIG} does not describe a model ({error}); expected the fields {known}."
             ) from error
@@ -64,25 +71,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    data = read_file(_there(path), machine_memory() // 2, CheckpointError)
     try:
-        return load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}; expected a checkpoint with {WEIGHTS} and {CONFIG}.") from None
-    except (SafetensorError, OSError, ValueError) as error:
+        return load_tensors(data)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}; expected a checkpoint with {WEIGHTS} and {CONFIG}.")
+    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, with the errors of a checkpoint."""
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}; expected a checkpoint with {WEIGHTS} and {CONFIG}.") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return data
+    return read_object(_there(path), CheckpointError, _MAX_JSON)
 
 
 def save_model(folder: Path, config: ModelConfig, weights: dict[str, Tensor]) -> None:
@@ -102,13 +106,22 @@ def load_model(folder: Path) -> tuple[ModelConfig, UNet]:
         CheckpointError: a file is missing or damaged, or the weights are not those of the described network.
     """
     config = ModelConfig.from_json(read_json(folder / CONFIG))
-    model = UNet(config.unet)
-    load_weights(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    weights = read_tensors(folder / WEIGHTS)
+    with torch.device("meta"):  # no memory is spent before the weights are known to fit
+        model = UNet(config.unet)
+    check_weights(model, weights, str(folder / WEIGHTS))
+    model.to_empty(device="cpu").load_state_dict(weights)
     return config, model.eval()
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Copies weights into a model after naming what does not fit."""
+    check_weights(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """CheckpointError that names what does not fit a model, which may be without memory (device "meta")."""
     expected = model.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or extra:
@@ -121,7 +134,6 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source: str
             raise CheckpointError(
                 f"{source}: {name} has shape {tuple(weights[name].shape)}, the network needs {tuple(tensor.shape)}."
             )
-    model.load_state_dict(weights)
 
 
 def save_state(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

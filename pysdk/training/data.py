@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
+import os
 import struct
-import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.array_file import Npz
 from pysdk.errors import DataError, OptionError
+from pysdk.pictures import NOT_READ, SUFFIXES, picture_shape, read_picture
+from pysdk.regular_file import machine_memory, read_file, shown
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (
@@ -30,10 +35,12 @@ FASHION_MNIST_CLASSES = (
 )
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
-_ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error)
-_NPZ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError, *_ARCHIVE_ERRORS)
-"""What numpy raises for a damaged archive, a bare .npy (AttributeError: Python 3.10) or a pickle."""
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+_MAX_CIFAR10, _MAX_IDX = 1 << 26, 1 << 28
+"""Bytes of a file: twice those of CIFAR-10, five times those of Fashion-MNIST."""
+MAX_PICTURES = 4_000_000
+"""In a folder."""
+MAX_NAMES = 1 << 24
+"""Bytes of an .npz's class names."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Dataset:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 4 or not len(self.images):
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or 0 in self.images.shape:
             raise DataError(
                 f"Images are {self.images.dtype} of shape {self.images.shape}; expected uint8 (N, C, H, W), N >= 1."
             )
@@ -124,9 +131,12 @@ def fashion_mnist(folder: Path = FASHION_MNIST_FOLDER, split: str = "train") -> 
 def _idx(path: Path) -> NDArray[np.uint8]:
     """An array of bytes in the IDX format: 0, 0, type 8, dimensions, then big-endian sizes, then the data."""
     try:
-        data = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(io.BytesIO(read_file(path, _MAX_IDX, DataError))) as file:
+            data = file.read(_MAX_IDX + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is damaged ({error}); fetch it again.") from error
+    if len(data) > _MAX_IDX:
+        raise DataError(f"{path} holds more than {_MAX_IDX:,} bytes; Fashion-MNIST's files are smaller.")
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise DataError(f"{path} is not an IDX file of bytes.")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
@@ -149,7 +159,7 @@ def cifar10(folder: Path, split: str = "train") -> Dataset:
             f"CIFAR-10 is not in {folder} ({missing[0]} is missing): get cifar-10-binary.tar.gz from "
             "https://www.cs.toronto.edu/~kriz/cifar.html, unpack it and name its folder as 'cifar10:FOLDER'."
         )
-    batches = [np.fromfile(folder / name, np.uint8) for name in names]
+    batches = [np.frombuffer(read_file(folder / name, _MAX_CIFAR10, DataError), np.uint8) for name in names]
     for name, batch in zip(names, batches, strict=True):
         if not batch.size or batch.size % _CIFAR10_RECORD:
             raise DataError(
@@ -161,25 +171,20 @@ def cifar10(folder: Path, split: str = "train") -> Dataset:
 
 def npz(path: Path) -> Dataset:
     """An .npz with `images` uint8 (N, H, W) or (N, H, W, C) and optionally `labels` (N,) and `class_names`."""
-    if not path.exists():
-        raise DataError(f"There is no file {path}.")
-    try:
-        # opened here, as numpy leaves the file of a damaged archive open
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = dict(file)
-    except _NPZ_ERRORS as error:
-        raise DataError(f"{path} is not a readable .npz file: {error}") from error
-    if "images" not in arrays:
-        raise DataError(f"{path} holds {sorted(arrays)}; expected an array 'images'.")
-    images = arrays["images"]
+    limit = machine_memory() // 2
+    with Npz(path, DataError) as file:
+        if "images" not in file.names:
+            raise DataError(f"{path} holds {file.names[:10]}; expected an array 'images'.")
+        images = file.read("images", limit)
+        labels = file.read("labels", limit) if "labels" in file.names else None
+        texts = file.read("class_names", MAX_NAMES) if "class_names" in file.names else None
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
         raise DataError(f"images in {path} have shape {images.shape}; expected (N, H, W) or (N, H, W, C).")
-    labels = arrays.get("labels")
     if labels is not None and labels.dtype.kind not in "iu":
         raise DataError(f"labels in {path} are {labels.dtype}; expected whole numbers.")
-    names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
+    names = None if texts is None else tuple(str(name) for name in texts.reshape(-1))
     channels_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return Dataset(channels_first, None if labels is None else labels.astype(np.int64), names)
 
@@ -187,44 +192,70 @@ def npz(path: Path) -> Dataset:
 def image_folder(folder: Path) -> Dataset:
     """All pictures below a folder, of one size; its sub-folders, if it has any, are the classes in sorted order."""
     files, classes = picture_files(folder)
-    pictures: list[NDArray[np.uint8]] = []
-    for path, _ in files:
-        pixels = read_picture(path).transpose(2, 0, 1)
-        if pictures and pixels.shape != pictures[0].shape:
-            raise DataError(
-                f"{path} has shape {pixels.shape} (C, H, W) but the pictures before it {pictures[0].shape}: "
-                "resize or convert them to one size and mode first."
-            )
-        pictures.append(pixels)
+    height, width, channels = picture_shape(files[0][0], DataError)
+    needed = len(files) * height * width * channels
+    if needed > machine_memory() // 2:
+        raise DataError(
+            f"{shown(folder)} has {len(files)} pictures of {height}x{width}, {needed:,} bytes: more than half of this "
+            "machine's memory; resize them first."
+        )
+    images = np.empty((len(files), channels, height, width), np.uint8)
+    for index, (path, _) in enumerate(files):
+        pixels = read_alike(path, (height, width, channels), order="(C, H, W)")
+        images[index] = pixels.transpose(2, 0, 1)
     labels = np.array([label for _, label in files], np.int64) if classes else None
-    return Dataset(np.stack(pictures), labels, classes)
+    return Dataset(images, labels, classes)
+
+
+def read_alike(path: Path, shape: tuple[int, ...], *, order: str = "(H, W, C)") -> NDArray[np.uint8]:
+    """A picture as uint8 (H, W, C); DataError, before it is decoded, if that is not `shape`."""
+    found = picture_shape(path, DataError)
+    if found != shape:
+        axes = (2, 0, 1) if order == "(C, H, W)" else (0, 1, 2)
+        this, others = (tuple(sizes[axis] for axis in axes) for sizes in (found, shape))
+        raise DataError(
+            f"{path} has shape {this} {order} but the pictures before it {others}: resize or convert them to one size "
+            "and mode first."
+        )
+    return read_picture(path, DataError)
 
 
 def picture_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...] | None]:
     """The pictures below a folder with their labels, in order, and the names of the classes, if it has sub-folders.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, too many, links that leave the folder or to folders, or pictures of a format that is
+            not read.
     """
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     roots = [folder / name for name in classes] or [folder]
-    files = [
-        (path, label)
-        for label, root in enumerate(roots)
-        for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in _PICTURES)
-    ]
+    inside = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # with its separator
+    files: list[tuple[Path, int]] = []
+    for label, root in enumerate(roots):
+        found: list[Path] = []
+        for path in _below(root, inside):
+            found.append(path)
+            if len(files) + len(found) > MAX_PICTURES:
+                raise DataError(f"{shown(folder)} has more than {MAX_PICTURES:,} pictures; split it.")
+        files += [(path, label) for path in sorted(found)]
     if not files:
-        raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(_PICTURES))}.")
+        raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(SUFFIXES))}.")
     return files, tuple(classes) or None
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture as uint8 (H, W, 1) if it is gray, else (H, W, 3). DataError if it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a readable picture: {error}") from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+def _below(root: Path, inside: str) -> Iterator[Path]:
+    """The pictures below a folder, in any order."""
+    waiting = [root]
+    while waiting:
+        here = waiting.pop()
+        if here.is_symlink():
+            raise DataError(f"{shown(here)} is a link to a folder, which is not followed; copy the folder instead.")
+        with os.scandir(here) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_dir():
+                    waiting.append(path)
+                elif path.suffix.lower() in (*SUFFIXES, *NOT_READ):
+                    if entry.is_symlink() and not os.path.realpath(path).startswith(inside):
+                        raise DataError(f"{shown(path)} is a link out of the folder; copy the picture instead.")
+                    yield path

@@ -11,6 +11,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from pysdk.errors import OptionError
 
+MAX_LEVELS, MAX_BLOCKS = 12, 64
+"""Levels of a network, and residual blocks of a level: several times those of any published one."""
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -56,11 +59,11 @@ class UNetConfig:
         for name in ("image_shape", "channel_mult", "attention_levels", "num_res_blocks"):
             value = getattr(self, name)
             object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
-        for name in ("model_channels", "head_channels", "norm_groups"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; expected at least 1.")
         if not self.channel_mult or min(self.channel_mult) <= 0:
-            raise OptionError(f"channel_mult is {self.channel_mult}; expected a number above 0 for each level.")
+            raise OptionError(
+                f"channel_mult is {str(self.channel_mult)[:80]}; expected a number above 0 for each level."
+            )
+        self._check_sizes()
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout is {self.dropout}; expected a number in [0, 1).")
         if len(self.blocks_per_level) != len(self.channel_mult):
@@ -84,6 +87,27 @@ class UNetConfig:
             raise OptionError(f"resample is {self.resample!r}; expected 'conv', 'pool' or 'resblock'.")
         if self.null_label and self.num_classes is None:
             raise OptionError("null_label is set but num_classes is None: give the number of classes as well.")
+
+    def _check_sizes(self) -> None:
+        """OptionError for numbers that no network has, and that would take hours or all memory to find wrong."""
+        for name in ("model_channels", "head_channels", "norm_groups", "num_classes"):
+            value, most = getattr(self, name), 1_000_000 if name == "num_classes" else 16384
+            if value is not None and not 1 <= value <= most:
+                raise OptionError(f"{name} is {value}; expected at least 1 and at most {most}.")
+        for name, least, most, count in (
+            ("image_shape", 1, 16384, 3),
+            ("channel_mult", 0, 1024, MAX_LEVELS),
+            ("num_res_blocks", 0, MAX_BLOCKS, MAX_LEVELS),
+            ("attention_levels", 0, MAX_LEVELS, MAX_LEVELS),
+        ):
+            values = getattr(self, name)
+            values = (values,) if isinstance(values, int) else values
+            if len(values) > count or not all(least <= value <= most for value in values):
+                raise OptionError(
+                    f"{name} is {str(getattr(self, name))[:80]}; expected up to {count} numbers from {least} to {most}."
+                )
+        if len(self.image_shape) != 3:
+            raise OptionError(f"image_shape is {self.image_shape}; expected three numbers (C, H, W).")
 
     @property
     def blocks_per_level(self) -> tuple[int, ...]:

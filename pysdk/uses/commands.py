@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
 from pysdk.errors import OptionError
+from pysdk.pictures import read_picture
 
 if TYPE_CHECKING:
     from pysdk import Sampler
@@ -60,18 +59,6 @@ def _arguments(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _read(path: Path, mode: str) -> NDArray[np.uint8]:
-    """A picture file as uint8 (H, W, C); OptionError if it is none."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            array = np.asarray(picture.convert(mode))
-    except OSError as error:  # which UnidentifiedImageError is too
-        raise OptionError(f"picture {str(path)!r} cannot be read: {error}") from error
-    return array[:, :, None] if array.ndim == 2 else array
-
-
 def _draw(settings: dict[str, Any], paths: tuple[Path, ...], use: Callable[[Sampler, list[Any]], Any]) -> None:
     """Read the pictures, run the use and save what comes out."""
     from pysdk.images import check_output
@@ -81,10 +68,10 @@ def _draw(settings: dict[str, Any], paths: tuple[Path, ...], use: Callable[[Samp
     check_output(out)  # before anything is drawn
     machine = {name: settings[name] for name in ("threads", "max_memory", "trust")}
     with Sampler(settings["plan"], **machine) as sampler:
-        channels = sampler.plan.manifest.model.shape[0]
+        channels, *_ = sampler.plan.manifest.model.shape
         if channels not in (1, 3):
             raise OptionError(f"pictures have 1 or 3 channels and this model {channels}; use Sampler with arrays")
-        pictures = [_read(path, "L" if channels == 1 else "RGB") for path in paths]
+        pictures = [read_picture(path, OptionError, mode="L" if channels == 1 else "RGB") for path in paths]
         use(sampler, pictures).save(out)
     click.echo(f"wrote {out}")
 
@@ -119,7 +106,7 @@ def inpaint(
 ) -> None:
     """Draw the masked part of PICTURES anew with PLAN (RePaint)."""
     arguments = {"solver": solver, "jump_length": jump_length, "jump_n_sample": jump_n_sample, **_arguments(settings)}
-    white = _read(mask, "L")[:, :, 0] > 127
+    white = read_picture(mask, OptionError, mode="L")[:, :, 0] > 127
     _draw(settings, pictures, lambda sampler, read: sampler.inpaint(read, white, **arguments))
 
 

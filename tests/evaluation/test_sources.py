@@ -103,7 +103,7 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
 def test_damaged_archives_are_named(tmp_path: Path, keep: float) -> None:
     data = SUBSET.read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(DataError, match=r"cut.npz is not a readable"):
+    with pytest.raises(DataError, match=r"cut.npz' is not a readable"):
         open_source(str(tmp_path / "cut.npz"))
     changed = bytearray(data)
     changed[len(data) // 3] ^= 0xFF
@@ -118,5 +118,5 @@ def test_pictures_of_two_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b.png has shape \(5, 4, 3\)"):
         gathered(open_source(str(tmp_path)), 1)
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"b.png is not a readable picture"):
+    with pytest.raises(DataError, match=r"b.png' is not a readable picture"):
         gathered(open_source(str(tmp_path)), 5)

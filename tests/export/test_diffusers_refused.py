@@ -162,7 +162,7 @@ def test_configs(pipeline, file, changes, message):
 
 
 def test_damaged_json(pipeline):
-    for text, message in (("{", "is not JSON"), ("[]", "holds a list"), ("", "is empty")):
+    for text, message in (("{", "is not readable JSON"), ("[]", "holds a list"), ("", "is empty")):
         (pipeline / "unet" / "config.json").write_text(text)
         refused(pipeline, message)
     (pipeline / "unet" / "config.json").unlink()

@@ -104,7 +104,7 @@ def test_pickle_is_never_executed(folder: Path, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("{", "not readable JSON"),
-        ("[]", "holds no JSON object"),
+        ("[]", "holds a list, expected a JSON object"),
         ("{}", "does not describe a model"),
         ('{"name": "x", "unet": []}', "does not describe a model"),
         ('{"name": "x", "unet": {}, "epochs": 3}', "expected the fields"),

@@ -83,7 +83,7 @@ def test_interpolate(pysdk: Call, conditional_plan: Path, conditional: Sampler, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("edit", "missing.png"), "error: picture 'missing.png' cannot be read: "),
+        (("edit", "missing.png"), "error: There is no file 'missing.png'."),
         (
             ("edit", "large.png"),
             "of shape (1, 9, 9, 1), expected (n, 8, 8, 1); resize or convert them",
