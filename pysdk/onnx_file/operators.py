@@ -27,9 +27,9 @@ _GROUPS = {
         Sub Sum Swish Tan Tanh ThresholdedRelu""",
     "masks, and the gradient of activations": """
         And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Where Xor""",
-    "sums along axes": """
+    "sums and choices along axes": """
         ArgMax ArgMin CumSum LogSoftmax ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-        ReduceProd ReduceSum ReduceSumSquare Softmax""",
+        ReduceProd ReduceSum ReduceSumSquare Softmax TopK""",
     "norms": """
         BatchNormalization GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization
         MeanVarianceNormalization RMSNormalization""",
