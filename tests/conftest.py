@@ -49,6 +49,16 @@ def unconditional_plan(unconditional_checkpoint: Path) -> Path:
     return lowered(unconditional_checkpoint)
 
 
+@pytest.fixture(scope="session")
+def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model as `pysdk build` makes it, but for the time it takes to check more than two timesteps."""
+    from pysdk.export.build_engine import build
+
+    plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
+    build(Path(__file__).parents[1] / "models" / "fashion-mnist", plan, check_seconds=0)
+    return plan
+
+
 def lowered(checkpoint: Path) -> Path:
     from pysdk.export.build_engine import build
 

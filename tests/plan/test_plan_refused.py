@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from plan_files import BUILD_AGAIN, MEMBERS, contents, edited, pack, refusal
 
+from pysdk import _native
 from pysdk.container import directory, lay_out, local_header
 from pysdk.errors import OptionTypeError, PlanNotFoundError
 from pysdk.manifest import (
@@ -195,3 +196,12 @@ def test_sizes_beyond_the_file_do_not_overflow(path: Path) -> None:
             path.write_bytes(broken)
             if broken != data:
                 refusal(path)
+
+
+def test_a_plan_of_a_newer_numerics_version(path: Path) -> None:
+    newer = _native.NUMERICS_VERSION + 1
+    edited(path, numerics_version=newer)
+    message = refusal(path)
+    assert f"has numerics version {newer}, this pysdk computes version {newer - 1}" in message
+    assert "update pysdk" in message
+    assert "\n" not in message
