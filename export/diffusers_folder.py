@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pysdk.export.source_file import check_file
+from pysdk.export.source_file import check_file, check_link
 
 from pysdk.distribution import install_extra
 from pysdk.engines import require
 from pysdk.errors import CheckpointError
-from pysdk.regular_file import read_object
+from pysdk.regular_file import MAX_JSON, read_file, read_object
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -76,14 +76,18 @@ def open_source(source: str, revision: str | None) -> Source:
             if (folder / part / name).is_file():
                 break
         config_path = folder / part / CONFIG
-    licence = folder / "LICENSE"
+    licence, weights = folder / "LICENSE", find_weights(config_path.parent)
+    for path in (folder / INDEX, config_path, scheduler_path, weights, licence):
+        check_link(path, folder)
     return Source(
         name=Path(source).resolve().name if local else source,
         pipeline=pipeline,
         config=config,
         scheduler=scheduler,
-        weights=find_weights(config_path.parent),
-        license=licence.read_text(errors="replace")[:20_000] if licence.is_file() else "",
+        weights=weights,
+        license=read_file(licence, MAX_JSON, CheckpointError).decode(errors="replace")[:20_000]
+        if licence.is_file()
+        else "",
     )
 
 

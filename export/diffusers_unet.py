@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pysdk.export.diffusers_folder import CONFIG
 from pysdk.export.diffusers_scheduler import check_known
 from pysdk.export.source_file import check_file
@@ -34,6 +35,9 @@ UP_BLOCKS = (
     "AttnSkipUpBlock2D",
     "KUpBlock2D",
 )
+
+_MOST = {"layers_per_block": 64, "block_out_channels": 16384, "sample_size": 16384, "time_embedding_dim": 65536}
+_MAX_LEVELS = 12
 
 _OLD_ATTENTION = re.compile(r"\.(query|key|value|proj_attn)\.(weight|bias)$")
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -84,12 +88,18 @@ def load_unet(config: Mapping[str, Any], path: Path) -> nn.Module:
             f"{CONFIG}: time_embedding_type is {config['time_embedding_type']!r}, expected 'positional' or "
             "'learned': 'fourier' takes the logarithm of a sigma, which for timestep 0 is infinite"
         )
+    check_numbers(config)
     weights = read_weights(path)
-    try:
-        module: nn.Module = UNet2DModel.from_config(dict(config))
-    except Exception as error:  # the constructor checks little and may raise anything
-        raise CheckpointError(f"{CONFIG}: diffusers cannot make this network: {error}") from None
-    expected = module.state_dict()
+
+    def make() -> nn.Module:
+        try:
+            made: nn.Module = UNet2DModel.from_config(dict(config))
+        except Exception as error:  # the constructor checks little and may raise anything
+            raise CheckpointError(f"{CONFIG}: diffusers cannot make this network: {error}") from None
+        return made
+
+    with torch.device("meta"):  # no memory is spent before the weights are known to fit
+        expected = make().state_dict()
     weights = {new_name(key, expected): value for key, value in weights.items()}
     for problem, keys in (
         ("lacks", expected.keys() - weights.keys()),
@@ -105,8 +115,18 @@ def load_unet(config: Mapping[str, Any], path: Path) -> nn.Module:
                 f"{str(path)!r} has {key!r} of shape {tuple(value.shape)}, "
                 f"config.json makes it {tuple(expected[key].shape)}"
             )
+    module = make()
     module.load_state_dict(weights)
     return module.eval()
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """CheckpointError for numbers that no network has, and that would take hours or all memory to find wrong."""
+    for name, value in config.items():
+        numbers = value if isinstance(value, list) else [value]
+        most = _MOST.get(name, 1_000_000)
+        if len(numbers) > _MAX_LEVELS or any(type(number) is int and number > most for number in numbers):
+            raise CheckpointError(f"{CONFIG}: {name[:80]} is {str(value)[:80]}, expected numbers up to {most}")
 
 
 def check_blocks(config: Mapping[str, Any]) -> None:

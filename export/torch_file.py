@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pysdk.export.source_file import check_file
+from pysdk.export.torch_pickle import check_pickle, check_tensors
 from torch import Tensor
 
 from pysdk.errors import CheckpointError
@@ -24,6 +25,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             optimizer's state or the checkpoint of another trainer.
     """
     check_file(path)
+    check_pickle(path)
     data = _load(path)
     if not isinstance(data, dict):
         raise CheckpointError(f"{str(path)!r} holds one {type(data).__name__}, expected a state dict: tensors by name")
@@ -35,6 +37,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             if odd
             else f"{str(path)!r} holds an empty state dict"
         )
+    check_tensors(path, data)
     return {name: value.float() if value.is_floating_point() else value for name, value in data.items()}
 
 

@@ -69,7 +69,7 @@ class Npz:
         self._file = open_file(path, error)
         try:
             with self.explaining():
-                _check_directory(self._file)
+                check_directory(self._file)
                 self._archive = zipfile.ZipFile(self._file)
                 self._members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
         except BaseException:
@@ -162,7 +162,7 @@ def _read_header(file: IO[bytes]) -> tuple[Header, int]:
     return Header(dtype, found[2] == b"True" and len(shape) > 1, shape), 8 + length + size
 
 
-def _check_directory(file: BinaryIO) -> None:
+def check_directory(file: BinaryIO) -> None:
     """ValueError if the list of an archive's members is too long to be read; its end must be the file's."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 98))

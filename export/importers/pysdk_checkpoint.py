@@ -6,9 +6,12 @@ from pathlib import Path
 
 from pysdk.export.importers import no_options
 from pysdk.export.network import Network
+from pysdk.export.source_file import check_link
 
+from pysdk.errors import CheckpointError
 from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
-from pysdk.training.checkpoint import CONFIG, load_model
+from pysdk.regular_file import MAX_JSON, read_file
+from pysdk.training.checkpoint import CONFIG, WEIGHTS, load_model
 
 # fresh noise in every step corrects the errors of small networks, which DDIM's eta 0 carries to the end
 DEFAULTS = DefaultsInfo(solver="ddpm", steps=50, options={"variance": "small"})
@@ -28,8 +31,10 @@ def load(source: str, options: dict[str, str]) -> Network:
     """
     no_options("a checkpoint of `pysdk train`", options)
     checkpoint = Path(source)
-    config, module = load_model(checkpoint)
     licence = checkpoint / "LICENSE"
+    for path in (checkpoint / CONFIG, checkpoint / WEIGHTS, licence):
+        check_link(path, checkpoint)
+    config, module = load_model(checkpoint)
     model = ModelInfo(
         name=config.name,
         shape=config.unet.image_shape,
@@ -40,7 +45,7 @@ def load(source: str, options: dict[str, str]) -> Network:
         null_label=config.unet.num_classes if config.unet.null_label else None,
         class_names=config.class_names,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        license=licence.read_text() if licence.is_file() else "",
+        license=read_file(licence, MAX_JSON, CheckpointError).decode(errors="replace") if licence.is_file() else "",
     )
     betas = tuple(config.make_schedule().betas.tolist())
     return Network(module, model, ScheduleInfo(name=config.schedule, betas=betas), DEFAULTS)
