@@ -333,7 +333,7 @@ def test_from_data_to_pictures(pysdk: Command) -> None:
     outcome = pysdk("build", "run", "-o", "fashion.plan", "--steps", 10, "--guidance-scale", 1.5, "-v")
     assert outcome.code == 0, outcome.err
     assert outcome.out == f"wrote fashion.plan ({Path('fashion.plan').stat().st_size:,} bytes)\n"
-    for step in ("load the checkpoint", "check the defaults", "export to ONNX", "check and time", "write the plan"):
+    for step in ("load the checkpoint", "check the defaults", "export to ONNX", "check the engines", "write the plan"):
         assert f"\n{step}" in f"\n{outcome.err}"
     assert "max |engine - torch| over 20 timesteps: " in outcome.err
 
