@@ -14,6 +14,7 @@ import click
 
 from pysdk import interrupts
 from pysdk.cli_options import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
+from pysdk.distribution import DISTRIBUTION
 from pysdk.errors import OptionError, PysdkError
 
 # commands whose modules are heavy, or need an extra, are imported when they are called
@@ -47,7 +48,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands)
-@click.version_option(package_name="pysdk")
+@click.version_option(package_name=DISTRIBUTION)
 def pysdk() -> None:
     """Compiled inference of diffusion models."""
 

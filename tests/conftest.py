@@ -5,6 +5,7 @@ the other way round: colour, pooling, scale and shift, fixed variance, v-predict
 """
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from pysdk.plan_writer import write_plan
 
 # a job started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_as_before() -> Iterator[None]:
+    """A command that is run in this process, and interrupted, is deaf to Ctrl-C afterwards, as at its end."""
+    hook = sys.unraisablehook
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = hook
 
 
 @pytest.fixture(scope="session")

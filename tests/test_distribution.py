@@ -6,7 +6,9 @@ from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pysdk.cli import pysdk
 from pysdk.distribution import DISTRIBUTION, install_extra, installed_version
 
 ROOT = Path(__file__).parent.parent
@@ -71,3 +73,16 @@ def test_extras_that_are_named_exist() -> None:
         lists = re.findall(rf"{DISTRIBUTION}\\?\[([\w,]+)|install_extra\(\"(\w+)\"\)|[ ']\.\[([\w,]+)\]'", text)
         named = {extra for found in lists for part in found for extra in part.split(",") if extra}
         assert named <= set(extras), path
+
+
+def test_the_command_tells_the_version_of_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def told(name: str) -> str:
+        asked.append(name)
+        return "9.8.7"
+
+    monkeypatch.setattr("importlib.metadata.version", told)
+    result = CliRunner().invoke(pysdk, ["--version"])
+    assert (result.exit_code, asked) == (0, [DISTRIBUTION])
+    assert "9.8.7" in result.output

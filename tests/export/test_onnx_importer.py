@@ -184,7 +184,7 @@ def test_betas_from_a_file(save, tmp_path):
     both = {**FORM, "betas": "betas.npy"}
     assert "either --schedule" in refusal(save(graph()), OptionError, both)
     archive = {**options, "betas": str(tmp_path / "betas.npz")}
-    assert "holds several arrays" in refusal(save(graph()), OptionError, archive)
+    assert "does not begin as an array does" in refusal(save(graph()), OptionError, archive)
     missing = {**options, "betas": str(tmp_path / "none.npy")}
     assert "cannot be read as a .npy file" in refusal(save(graph()), OptionError, missing)
 
