@@ -89,7 +89,7 @@ def test_threads_are_those_of_the_process_by_default(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("network", "model", "message"),
     [
-        (b"not ONNX at all", {}, "the network is not an ONNX file, or damaged: "),
+        (b"not ONNX at all", {}, "the network is not an ONNX file as protobuf writes it, or damaged: "),
         (multiplication(0.5, output="y"), {}, r"outputs \['y'\], expected .* and \['output'\]: the plan's manifest"),
         (multiplication(0.5, classes=True), {}, r"has inputs .*'label'.*, expected \{'x': .*, 't': .*\} and"),
         (multiplication(0.5), {"num_classes": 3}, r"expected .*'label': 'tensor\(int64\)'"),
