@@ -144,7 +144,7 @@ def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, e
 
 def test_what_is_no_onnx_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any) -> None:
     exported(b"nonsense")
-    with pytest.raises(ExportError, match=r"check the engines: ONNX Runtime [0-9.]+ cannot load the network"):
+    with pytest.raises(ExportError, match="compile the network: the network is not an ONNX file"):
         build(conditional_checkpoint, tmp_path / "a.plan")
 
 

@@ -37,9 +37,8 @@ def test_why_the_second_engine_is_not_taken(conditional_plan: Path) -> None:
         first, second = plan.manifest.engines
         assert engines.choose(plan) == (first, {})
         reason = engines.second(plan, first)[second.kind]
-        assert reason.startswith(f"comes after {first.kind} in the plan, ")
+        assert reason == f"comes after {first.kind} in the plan"  # neither was timed
         assert engines.second(plan, second) == {}
-        assert "against torch over all 1000 timesteps" in plan.summary()
 
 
 def test_another_version(files: tuple[bytes, Load]) -> None:

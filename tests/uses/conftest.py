@@ -31,9 +31,9 @@ def requests_of(conditional: Sampler) -> Any:
         made: list[Any] = []
         executor, run = conditional._executor, conditional._executor.run
 
-        def note(request: Any, progress: Any = None) -> Any:
+        def note(request: Any, *others: Any) -> Any:
             made.append(request)
-            return run(request, progress)
+            return run(request, *others)
 
         executor.run = note  # type: ignore[method-assign]
         try:
