@@ -186,7 +186,7 @@ def test_betas_from_a_file(save, tmp_path):
     archive = {**options, "betas": str(tmp_path / "betas.npz")}
     assert "does not begin as an array does" in refusal(save(graph()), OptionError, archive)
     missing = {**options, "betas": str(tmp_path / "none.npy")}
-    assert "cannot be read as a .npy file" in refusal(save(graph()), OptionError, missing)
+    assert "There is no file" in refusal(save(graph()), OptionError, missing)
 
 
 # What is refused.
