@@ -74,7 +74,7 @@ def export_onnx(network: Network) -> OnnxFiles:
 
 
 def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the exporter's notes on its nodes: they hold stack traces with paths of this machine."""
+    """The model without what tells of this machine: notes on nodes hold stack traces with its paths."""
     graphs = [model.graph, *model.functions]
     for graph in graphs:
         del graph.metadata_props[:]
@@ -84,6 +84,7 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         del value.metadata_props[:]
     del model.metadata_props[:]
+    model.producer_version = model.producer_version.partition("+")[0]  # not whether torch was built for a GPU
     return model
 
 

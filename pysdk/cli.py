@@ -40,11 +40,16 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
-        if ctx.resilient_parsing or (ctx.invoked_subcommand is None and sys.argv[1:2] in ([], ["--help"])):
-            return click.Command(cmd_name, help=_LAZY[cmd_name][1])
-        module, _, name = _LAZY[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name or "command")
-        return command
+        return click.Command(cmd_name, help=_LAZY[cmd_name][1])  # what a list shows
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found, command, rest = super().resolve_command(ctx, args)
+        if found in _LAZY and not ctx.resilient_parsing:
+            module, _, name = _LAZY[found][0].partition(":")
+            command = getattr(importlib.import_module(module), name or "command")
+        return found, command, rest
 
 
 @click.group(cls=_Commands)
