@@ -32,6 +32,7 @@ _MAX_DIRECTORY = 1 << 20
 _DAMAGE = (
     OSError,
     ValueError,
+    TypeError,  # no dtype of that size
     EOFError,
     RuntimeError,
     NotImplementedError,

@@ -146,6 +146,8 @@ HEADERS = {
     "negative": "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 4), }",
     "nothing": "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 0, 4), }",
     "code": "__import__('os').getcwd()",
+    "no such number": "{'descr': '<i3', 'fortran_order': False, 'shape': (1, 4, 4), }",
+    "texts of nothing": "{'descr': '<U0', 'fortran_order': False, 'shape': (9, 4, 4), }",
 }
 
 
@@ -247,6 +249,14 @@ def test_a_gzip_bomb_in_place_of_fashion_mnist(tmp_path: Path, monkeypatch: pyte
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (tmp_path / name).write_bytes(gzip.compress(bytes(1 << 17)))
     refused(lambda: load(f"fashion-mnist:{tmp_path}"), DataError, "more than 65,536 bytes")
+
+
+@pytest.mark.parametrize("dimensions", [0, 100])
+def test_dimensions_that_fashion_mnist_has_not(tmp_path: Path, dimensions: int) -> None:
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        data = bytes([0, 0, 8, dimensions]) + struct.pack(">I", 1) * dimensions + b"\0"
+        (tmp_path / name).write_bytes(gzip.compress(data))
+    refused(lambda: load(f"fashion-mnist:{tmp_path}"), DataError, "dimensions")
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ def _idx(path: Path) -> NDArray[np.uint8]:
         raise DataError(f"{path} holds more than {_MAX_IDX:,} bytes; Fashion-MNIST's files are smaller.")
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise DataError(f"{path} is not an IDX file of bytes.")
+    if not 1 <= data[3] <= 3:
+        raise DataError(f"{path} has {data[3]} dimensions, expected 1 to 3; fetch it again.")
     shape = struct.unpack_from(f">{data[3]}I", data, 4)
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
     if body.size != math.prod(shape):
