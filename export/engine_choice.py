@@ -74,8 +74,8 @@ def check(
     A network that came as an ONNX file or a plan has nothing to be compared with.
 
     Returns:
-        What the plan says of each, in the order given or, if timed, the fastest first;
-         the largest error among them; the number of timesteps compared.
+        What the plan says of each, in the order given or, if timed, the fastest first; the largest error among them;
+        the number of timesteps compared.
 
     Raises:
         ExportError: outputs differ by more than `MAX_RELATIVE_ERROR`, or are not finite.
