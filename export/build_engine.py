@@ -101,7 +101,7 @@ def build(
         check_seconds: at most about so long are the engines compared with torch, and again with float64; the first
             and last timestep always are.
         tune: time convolution tactics and engines here, and put the fastest first. If not, nothing is timed: the same
-            source gives the same plan on any machine.
+            source and batch size give the same plan on any machine.
         verbose: print each step with its time and findings.
         importer_options: options of the importer.
 

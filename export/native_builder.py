@@ -47,18 +47,19 @@ def build(
     Args:
         model: what the plan says of the network.
         onnx: its files.
-        batch_size: images of one call; with `tune`, tactics are chosen for it.
+        batch_size: images of one call; tactics are chosen for it.
         timesteps: T of the schedule.
         threads: the processors to measure with, if `tune`.
         check_seconds: about so long is the program computed in float64; timesteps 0 and T - 1 always are.
         track: wraps the timesteps while they are computed, e.g. in a progress bar.
-        tune: choose tactics by measuring them here; if not, the same network gives the same program on any machine.
+        tune: choose tactics by measuring them here; if not, the same network and batch size give the same program on
+            any machine.
 
     Raises:
         NotCovered: the network has an operation that the native engine lacks, or it would be too inaccurate.
     """
     plain = lower(onnx.graph, model, onnx.weights)
-    program = tactics.guessed(fuse(plain))
+    program = tactics.guessed(fuse(plain), batch_size)
     if tune:
         program = tactics.measured(program, lambda tried: profile(tried, model, onnx, batch_size, threads))
     # what is chosen must not depend on how fast this machine is: only then is it checked as long as there is time

@@ -7,7 +7,7 @@ from pysdk.export import native_builder
 from pysdk.export.native import reference, tactics
 from pysdk.export.native.fusion import fuse
 from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Conv, NotCovered
+from pysdk.export.native.program import Conv, NotCovered, Tensor
 from pysdk.export.onnx_files import OnnxFiles
 
 RNG = np.random.default_rng(0)
@@ -34,8 +34,17 @@ def chosen(program):
     return [op.tactic for op in program.ops if isinstance(op, Conv)]
 
 
-def test_guesses(program):
-    assert chosen(tactics.guessed(program)) == ["winograd4", "winograd4", "direct", "direct", "winograd2", "winograd4"]
+@pytest.mark.parametrize(("batch", "small_map"), [(1, "winograd2"), (16, "winograd4")])
+def test_guesses(program, batch, small_map):
+    """The fifth has a map of 8x8: one image does not pay for the larger weights of winograd4, 16 do."""
+    expected = ["winograd4", "winograd4", "direct", "direct", small_map, "winograd4"]
+    assert chosen(tactics.guessed(program, batch)) == expected
+
+
+@pytest.mark.parametrize(("size", "batch", "tactic"), [(4, 1, "direct"), (4, 4, "winograd2"), (4, 16, "winograd4")])
+def test_weights_cost_more_than_a_small_map_saves(size, batch, tactic):
+    out = Tensor(256, size, size)
+    assert min(tactics.TACTICS, key=lambda tried: tactics.cost(out, tried, batch)) == tactic
 
 
 def test_the_fastest_tactic_of_each_shape_is_taken(program):
@@ -53,7 +62,7 @@ def test_the_fastest_tactic_of_each_shape_is_taken(program):
 
 
 def test_the_worse_half_becomes_more_accurate(program):
-    fast = tactics.guessed(program)
+    fast = tactics.guessed(program, 1)
     outs = [op.out for op in fast.ops if isinstance(op, Conv)]
     errors = dict(zip(outs, [1e-6, 5e-6, 0, 0, 3e-6, 2e-6], strict=True))
     once = tactics.more_accurate(fast, errors)
@@ -77,7 +86,7 @@ def test_a_layer_alone_is_the_layer(program):
 @pytest.mark.parametrize(("limit", "allowed"), [(1e-5, {"winograd4"}), (9e-7, {"winograd2", "direct"})])
 def test_accuracy_decides(monkeypatch, program, limit, allowed):
     monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", limit)
-    fast = tactics.guessed(program)
+    fast = tactics.guessed(program, 1)
     checked = native_builder.Checked(fast, MODEL, 10, 0.0, list)
     found, comparison = native_builder.accurate(fast, checked, OnnxFiles(DATA))
     assert comparison.relative <= limit
@@ -88,4 +97,4 @@ def test_what_cannot_be_accurate_enough_is_not_covered(monkeypatch, program):
     monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", 1e-12)
     checked = native_builder.Checked(program, MODEL, 10, 0.0, list)
     with pytest.raises(NotCovered, match=r"it is .* of the largest output away from float64; the limit is 1e-12"):
-        native_builder.accurate(tactics.guessed(program), checked, OnnxFiles(DATA))
+        native_builder.accurate(tactics.guessed(program, 1), checked, OnnxFiles(DATA))
