@@ -23,7 +23,7 @@ sample: engine.plan
 	mkdir -p out
 	$(BIN)/pysdk sample engine.plan -n 64 --seed 0 -o out/garments.png
 
-engine.plan: $(VENV)/export.stamp $(wildcard export/*.py export/*/*.py) $(wildcard models/fashion-mnist/*)
+engine.plan: $(VENV)/export.stamp $(wildcard export/*.py export/*/*.py export/*/*/*.py export/*/*/*/*.py) $(wildcard models/fashion-mnist/*)
 	$(BIN)/python export/build_engine.py -o $@ -v
 
 test: lint pytest

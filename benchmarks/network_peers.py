@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pysdk.export.diffusers_unet import EmbedOnce
 from torch import nn
 
 from benchmarks.networks import BenchmarkNetwork, Inputs
 from pysdk.distribution import install_extra
 from pysdk.engines import require
+from pysdk.export.importers.diffusers.unet import EmbedOnce
 
 
 class NotCompared(Exception):  # noqa: N818  # a remark in the result, no failure

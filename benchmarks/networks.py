@@ -14,19 +14,19 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pysdk.export import native_builder
-from pysdk.export.native import reference
-from pysdk.export.native.weights import unpack
-from pysdk.export.network import Network
-from pysdk.export.onnx_export import export_onnx
-from pysdk.export.onnx_files import OnnxFiles
-from pysdk.export.preparation import prepare
 
 from benchmarks.workload import BUILT
 from pysdk import Plan, _native, engines
-from pysdk.atomic import atomic_file
-from pysdk.manifest import NETWORK_NAME, Manifest
-from pysdk.plan_writer import write_plan
+from pysdk.export.engines.native import builder as native_builder
+from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native.weights import unpack
+from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.export.lowering.torch_to_onnx import export_onnx
+from pysdk.export.network import Network
+from pysdk.export.preparation import prepare
+from pysdk.files.atomic import atomic_file
+from pysdk.plan.manifest import NETWORK_NAME, Manifest
+from pysdk.plan.writer import write_plan
 
 CIFAR10 = {
     "sample_size": 32,

@@ -16,7 +16,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 from pysdk import Plan
-from pysdk.manifest import Manifest
+from pysdk.plan.manifest import Manifest
 
 
 class Unet(nn.Module):

@@ -15,7 +15,13 @@ from statistics import median
 
 import click
 import numpy as np
-from pysdk.export.native.program import (
+
+from benchmarks.interleave import seconds_of
+from benchmarks.limits import Limits
+from benchmarks.networks import Inputs, NativeCall
+from pysdk import Plan
+from pysdk.engines import default_threads
+from pysdk.export.engines.native.program import (
     AnyOp,
     Attention,
     Conv,
@@ -27,13 +33,7 @@ from pysdk.export.native.program import (
     weights_of,
     writes,
 )
-from pysdk.export.native.weights import unpack
-
-from benchmarks.interleave import seconds_of
-from benchmarks.limits import Limits
-from benchmarks.networks import Inputs, NativeCall
-from pysdk import Plan
-from pysdk.engines import default_threads
+from pysdk.export.engines.native.weights import unpack
 
 TILES = {"winograd2": 2, "winograd4": 4}
 FLOAT = 4

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import Plan, StepTable, _native, engines
+from pysdk.diffusion.schedule import Schedule
 from pysdk.engines import Engine
-from pysdk.manifest import ModelInfo
-from pysdk.request import default_clip
-from pysdk.schedule import Schedule
+from pysdk.plan.manifest import ModelInfo
+from pysdk.request.request import default_clip
 from pysdk.solvers import make_table
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from pysdk.interrupts import leave_at_once
+    from pysdk.runtime.interrupts import leave_at_once
 
     leave_at_once()
 
@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.errors import ExportError
 from pysdk.export.dry_run import readable, summary
-from pysdk.export.engine_options import (
+from pysdk.export.preparation import prepare, step
+from pysdk.export.settings import (
     BATCH_SIZE,
     ENGINES,
     TensorrtOptions,
@@ -26,19 +30,15 @@ from pysdk.export.engine_options import (
     check_engines,
     tensorrt_options,
 )
-from pysdk.export.preparation import prepare, step
-
-from pysdk import tensorrt_library
-from pysdk.atomic import check_target
-from pysdk.container import MAX_MEMBER_BYTES
-from pysdk.errors import ExportError
+from pysdk.files.atomic import check_target
 from pysdk.float_state import standard_floats
-from pysdk.manifest import Manifest
-from pysdk.plan_writer import write_plan
+from pysdk.plan.container import MAX_MEMBER_BYTES
+from pysdk.plan.manifest import Manifest
+from pysdk.plan.writer import write_plan
 
 if TYPE_CHECKING:
+    from pysdk.export.engines.tensorrt import Built
     from pysdk.export.network import Network
-    from pysdk.export.tensorrt_builder import Built
 
 SHIPPED = Path("models") / "fashion-mnist"
 """The checkpoint that is built when none is named, below the root of a checkout."""
@@ -48,7 +48,7 @@ CHECK_SECONDS = 60.0
 
 def check_size(network: Network, wanted: Sequence[str]) -> None:
     """ExportError if no plan can hold the network, or an engine asked for cannot read one so large."""
-    from pysdk.export.onnx_files import is_large
+    from pysdk.export.lowering.onnx_files import is_large
 
     size = network.size or 0
     if size > MAX_MEMBER_BYTES:
@@ -133,8 +133,10 @@ def build(
             return write_plan(out, msgspec.structs.replace(manifest, engines=(info,)), network.engine.files)
     batch_size = batch_of(network, batch_size)
     check_size(network, wanted)
-    from pysdk.export import engine_choice, onnx_export
     from tqdm import tqdm
+
+    from pysdk.export import choose as engine_choice
+    from pysdk.export.lowering import torch_to_onnx as onnx_export
 
     def track(values: list[int]) -> Iterable[int]:
         return tqdm(values, desc="check", unit="t", leave=False, disable=None)
@@ -149,7 +151,7 @@ def build(
         found, reason = engine_choice.candidates(network, onnx, wanted, batch_size, check_seconds, track, tune)
     if reason:
         click.echo(f"not for the native engine: {reason}", err=True)
-    accelerated = []
+    accelerated: list[Built] = []
     if "tensorrt" in wanted:
         with step("build the TensorRT engine", verbose):
             accelerated.append(build_tensorrt(network, onnx.graph, batch_size, tensorrt, check_seconds, track, verbose))
@@ -169,7 +171,8 @@ def build(
     if lost:
         click.echo(f"not built again: {', '.join(lost)}; add them with --engine and --precision", err=True)
     with step("write the plan", verbose):
-        files = {name: data for engine in (*found, *accelerated) for name, data in engine.files.items()}
+        parts = [*(engine.files for engine in found), *(built.files for built in accelerated)]
+        files = {name: data for part in parts for name, data in part.items()}
         manifest = msgspec.structs.replace(manifest, engines=(*(built.info for built in accelerated), *infos))
         return write_plan(out, manifest, {**onnx.members, **files})
 
@@ -184,7 +187,7 @@ def build_tensorrt(
     verbose: bool,
 ) -> Built:
     """The TensorRT engine; `verbose` shows what its builder logs, the error at each timestep and what was built."""
-    from pysdk.export import tensorrt_builder
+    from pysdk.export.engines import tensorrt as tensorrt_builder
 
     def echo(severity: str, message: str) -> None:
         if severity != "verbose":  # thousands of lines
@@ -290,6 +293,6 @@ def pairs(arguments: Sequence[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from pysdk.cli import run
+    from pysdk.cli.commands import run
 
     run(command)

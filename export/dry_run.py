@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pysdk.export.engine_options import TensorrtOptions
-
-from pysdk.manifest import EngineInfo, Manifest
+from pysdk.export.settings import TensorrtOptions
+from pysdk.plan.manifest import EngineInfo, Manifest
 
 
 def summary(

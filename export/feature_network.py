@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 import torch
-from pysdk.export.onnx_export import OPSET, quiet, without_traces
 
-from pysdk.atomic import atomic_file
-from pysdk.cli import run
+from pysdk.cli.commands import run
 from pysdk.errors import ExportError
 from pysdk.evaluation.features import FILE
+from pysdk.export.lowering.torch_to_onnx import OPSET, quiet, without_traces
+from pysdk.files.atomic import atomic_file
 from pysdk.training.classifier import Classifier, load
 
 

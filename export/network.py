@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pysdk.export.onnx_files import OnnxFiles
 from torch import nn
 
-from pysdk.edm import EdmSchedule
-from pysdk.manifest import DefaultsInfo, EngineInfo, ModelInfo, ScheduleInfo
-from pysdk.schedule import Schedule
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.schedule import Schedule
+from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.plan.manifest import DefaultsInfo, EngineInfo, ModelInfo, ScheduleInfo
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pysdk import errors
+    from pysdk.diffusion.schedule import Schedule
+    from pysdk.diffusion.table import Clip, StepTable
     from pysdk.images import Images
-    from pysdk.plan import Plan
+    from pysdk.plan.reader import Plan
     from pysdk.sampler import Preview, Sampler
-    from pysdk.schedule import Schedule
-    from pysdk.table import Clip, StepTable
 
     __version__: str
 
@@ -21,13 +21,13 @@ __all__ = ["Clip", "Images", "Plan", "Preview", "Sampler", "Schedule", "StepTabl
 
 # imported when first asked for, so that commands which draw nothing start without numpy
 _HOMES = {
-    "Clip": "pysdk.table",
+    "Clip": "pysdk.diffusion.table",
     "Images": "pysdk.images",
-    "Plan": "pysdk.plan",
+    "Plan": "pysdk.plan.reader",
     "Preview": "pysdk.sampler",
     "Sampler": "pysdk.sampler",
-    "Schedule": "pysdk.schedule",
-    "StepTable": "pysdk.table",
+    "Schedule": "pysdk.diffusion.schedule",
+    "StepTable": "pysdk.diffusion.table",
 }
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.atomic import atomic_file, atomic_folder, check_target
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
+from pysdk.files.atomic import atomic_file, atomic_folder, check_target
 from pysdk.float_state import standard_floats
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def check_output(path: str | os.PathLike[str], *, animation: bool = False) -> st
 
     Raises:
         OptionError: there is no such form of output; ".gif" is one only if `animation`.
-        OutputError: it could not be written, see `pysdk.atomic.check_target`.
+        OutputError: it could not be written, see `pysdk.files.atomic.check_target`.
     """
     suffix = _suffix(path)
     if suffix not in ("", ".npz", *_FORMATS, *([".gif"] if animation else [])):

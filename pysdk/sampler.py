@@ -13,25 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import engines
-from pysdk.arguments import flag, whole_number
-from pysdk.cuda import device_number
-from pysdk.deadline import Deadline, told_of_terms
+from pysdk.checks import flag, whole_number
+from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError, OptionTypeError
-from pysdk.executor import Executor
 from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form
-from pysdk.manifest import EngineInfo
-from pysdk.memory import Budget
-from pysdk.plan import Plan
+from pysdk.plan.manifest import EngineInfo
+from pysdk.plan.reader import Plan
 from pysdk.progress import Progress, reporter
-from pysdk.request import Noise, Request, make_request, resolve_table, split_arguments
-from pysdk.table import Clip, StepTable
-from pysdk.timesteps import Steps
-from pysdk.uses import Uses
+from pysdk.request.request import Noise, Request, make_request, resolve_table, split_arguments
+from pysdk.runtime.cpu import Executor
+from pysdk.runtime.deadline import Deadline, told_of_terms
+from pysdk.runtime.devices import device_number
+from pysdk.runtime.memory import Budget
+from pysdk.tasks.methods import Uses
 
 if TYPE_CHECKING:
-    from pysdk.cuda.executor import Launch
     from pysdk.likelihood.bound import Likelihood
+    from pysdk.runtime.cuda import Launch
 
 Float: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
@@ -72,7 +72,7 @@ class Sampler(Uses):
         device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen by itself: images of
             one device differ from another's in their last bits.
         network: on a device, runs in the place of the plan's engines: a torch module or another capturable callable
-            (x, t[, label]) -> output on CUDA tensors; see `pysdk.cuda.torch_network.TorchNetwork`.
+            (x, t[, label]) -> output on CUDA tensors; see `pysdk.runtime.torch_network.TorchNetwork`.
         launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for
             plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
         max_memory: bytes that engines, chains and results may take, on the CPU; by default four fifths of what the
@@ -120,7 +120,7 @@ class Sampler(Uses):
                 chosen, self._skipped = engines.choose(self.plan, engine)
                 self._executor, self._kind = self._load(chosen, batch_size), chosen.kind
             else:
-                from pysdk.cuda.executor import load
+                from pysdk.runtime.cuda import load
 
                 self._executor, self._kind, self._skipped = load(
                     self.plan, number, engine=engine, network=network, batch_size=batch_size, launch=launch

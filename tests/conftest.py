@@ -14,7 +14,7 @@ import pytest
 from tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
-from pysdk.plan_writer import write_plan
+from pysdk.plan.writer import write_plan
 
 # a job started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pysdk.atomic import atomic_file, atomic_folder, check_target, make_folder
 from pysdk.errors import OptionTypeError, OutputError
+from pysdk.files.atomic import atomic_file, atomic_folder, check_target, make_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -180,7 +180,7 @@ def test_folder_never_was_when_the_block_fails(tmp_path: Path) -> None:
 
 FULL = """
 import resource, signal, sys
-from pysdk.atomic import atomic_file
+from pysdk.files.atomic import atomic_file
 from pysdk.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))

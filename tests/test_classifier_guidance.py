@@ -10,15 +10,15 @@ import pytest
 import torch
 import torch_reference
 from noisy_classifier import TinyClassifier, tiny_classifier
-from pysdk.export.classifier import add_classifier
-from pysdk.export.gradient import export_gradient, log_probability_gradient
 from torch import nn
 from twin import network_of, twin
 
 from pysdk import Plan, Sampler
 from pysdk.errors import ExportError, OptionError
+from pysdk.export.classifier.adding import add_classifier
+from pysdk.export.classifier.gradient import export_gradient, log_probability_gradient
 from pysdk.noise import normal
-from pysdk.request import make_request, resolve_table
+from pysdk.request.request import make_request, resolve_table
 from pysdk.training.checkpoint import load_model
 
 SCALES = [0.2, 0.0, 0.5, -0.1, 0.05]
@@ -217,7 +217,7 @@ class WithoutTime(nn.Module):
 
 
 def test_a_manifest_whose_classifier_is_missing(plan: Path, tmp_path: Path) -> None:
-    from pysdk.plan_writer import write_plan
+    from pysdk.plan.writer import write_plan
 
     with (
         Plan.open(plan) as opened,

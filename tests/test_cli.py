@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from tiny_networks import multiplication, toy_engine, write_toy_plan
 
-from pysdk import Clip, Sampler, cli
-from pysdk.cli_options import numbers, solver_options
+from pysdk import Clip, Sampler
+from pysdk.cli import commands as cli
+from pysdk.cli.texts import numbers, solver_options
 
 FEATURES = Path(__file__).parents[1] / "models" / "fashion-mnist-classifier"
 DATA = Path(__file__).parent / "data" / "fashion_mnist_1000.npz"
@@ -278,7 +279,7 @@ def test_ctrl_c(pysdk: Command, toy: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 FULL = """
 import resource, signal, sys
-from pysdk.cli import main
+from pysdk.cli.commands import main
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, resource.RLIM_INFINITY))
 main()

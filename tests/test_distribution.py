@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pysdk.cli import pysdk
+from pysdk.cli.commands import pysdk
 from pysdk.distribution import DISTRIBUTION, install_extra, installed_version
 
 ROOT = Path(__file__).parent.parent

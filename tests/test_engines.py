@@ -12,7 +12,7 @@ import pytest
 from tiny_networks import multiplication, toy_engine, write_toy_plan
 
 from pysdk import Clip, Plan, Sampler, _native, engines
-from pysdk.engines import onnxruntime as onnxruntime_engine
+from pysdk.engines.onnxruntime import engine as onnxruntime_engine
 from pysdk.errors import EngineError, MissingDependencyError, NumericalError
 
 

@@ -11,16 +11,17 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from pysdk.export import engine_choice, onnx_export
-from pysdk.export.build_engine import build
-from pysdk.export.engine_check import NetworkBuffers, affordable, is_batch_invariant
-from pysdk.export.importers import load_network
-from pysdk.export.onnx_files import OnnxFiles
 from tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler, engines
 from pysdk.errors import ExportError, OptionError, OutputError
-from pysdk.manifest import ModelInfo
+from pysdk.export import choose as engine_choice
+from pysdk.export.build_engine import build
+from pysdk.export.check import NetworkBuffers, affordable, is_batch_invariant
+from pysdk.export.importers import load_network
+from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.plan.manifest import ModelInfo
 from pysdk.training.checkpoint import load_model
 
 LIMIT = 1e-4  # of the largest output

@@ -13,11 +13,11 @@ from scipy.spatial.distance import cdist
 from scipy.stats import ks_2samp
 
 from pysdk import _native
-from pysdk.edm import EdmSchedule
-from pysdk.levels import sigmas_of
-from pysdk.schedule import Schedule
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.noise_levels import sigmas_of
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import SOLVERS, make_table
-from pysdk.table import Clip, StepTable
 
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[-0.8, -0.6], [0.7, -0.5], [0.2, 0.9]])

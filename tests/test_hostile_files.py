@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import CheckpointError, DataError, OptionError, PysdkError, ScheduleError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.gallery import collect
 from pysdk.evaluation.sources import open_source
-from pysdk.pictures import MAX_PIXELS, MAX_SCANS, _without_applications, read_picture
-from pysdk.regular_file import read_file, read_object, shown
-from pysdk.schedule import Schedule
+from pysdk.files.pictures import MAX_PIXELS, MAX_SCANS, _without_applications, read_picture
+from pysdk.files.regular_file import read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
 from pysdk.training.data import load
 from pysdk.training.unet import UNetConfig
@@ -100,7 +100,7 @@ import resource, sys
 from pathlib import Path
 from PIL import Image, JpegImagePlugin
 from pysdk.errors import DataError
-from pysdk.pictures import read_picture
+from pysdk.files.pictures import read_picture
 read_picture(Path(sys.argv[1]) / "plain.jpg", DataError)
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 print(read_picture(Path(sys.argv[1]) / "exif.jpg", DataError).shape)

@@ -41,7 +41,7 @@ def test_the_package() -> None:
     ],
 )
 def test_help_of_the_commands(arguments: list[str]) -> None:
-    statements = "from pysdk.cli import main\ntry: main()\nexcept SystemExit: pass"
+    statements = "from pysdk.cli.commands import main\ntry: main()\nexcept SystemExit: pass"
     assert loaded(statements, *arguments) == ["click"]
 
 

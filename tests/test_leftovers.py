@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from pysdk import leftovers
-from pysdk.atomic import atomic_file, atomic_folder
-from pysdk.leftovers import DAY, machine
+from pysdk.files import leftovers
+from pysdk.files.atomic import atomic_file, atomic_folder
+from pysdk.files.leftovers import DAY, machine
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from pysdk.atomic import atomic_file, atomic_folder
+from pysdk.files.atomic import atomic_file, atomic_folder
 target = Path(sys.argv[1])
 if sys.argv[2] == "folder":
     with atomic_folder(target) as part:

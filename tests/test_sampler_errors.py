@@ -9,7 +9,7 @@ from tiny_networks import write_toy_plan
 
 from pysdk import Plan, Sampler, StepTable, errors
 from pysdk.errors import EngineError, NumericalError, OptionError, OptionTypeError, PlanError, PysdkError, ScheduleError
-from pysdk.manifest import DefaultsInfo
+from pysdk.plan.manifest import DefaultsInfo
 
 SHAPE = (2, 1, 8, 8)
 GROWING = StepTable.from_columns(t=[2.0, 1.0, 0.0], a=1e30)
@@ -177,7 +177,7 @@ def test_missing_plans_and_future_ones(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OptionTypeError, match="the path of a plan is a str or a Path, got int"):
         Sampler(7)  # type: ignore[arg-type]
     path = write_toy_plan(tmp_path / "toy.plan")
-    monkeypatch.setattr("pysdk.manifest.READABLE_VERSIONS", (2,))
+    monkeypatch.setattr("pysdk.plan.manifest.READABLE_VERSIONS", (2,))
     with pytest.raises(PlanError, match="has format version 1, this pysdk reads version 2"):
         Sampler(path)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pysdk.diffusion.schedule import SCHEDULES, Schedule, make_schedule
 from pysdk.errors import OptionError, OptionTypeError, ScheduleError
-from pysdk.schedule import SCHEDULES, Schedule, make_schedule
 
 BETAS = st.lists(st.floats(1e-6, 0.5), min_size=1, max_size=60)
 

@@ -20,13 +20,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from pysdk.export.preparation import step
 from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan, Sampler, _native
 from pysdk.engines import default_threads
 from pysdk.errors import DeadlineError, OptionError, OptionTypeError
-from pysdk.interrupts import interruptible
+from pysdk.export.preparation import step
+from pysdk.runtime.interrupts import interruptible
 
 LIMIT = 8.0
 """Seconds within which a call has to end on a busy machine; each would last a minute or more."""
@@ -260,7 +260,7 @@ def test_every_use_has_a_deadline(toy: Sampler, use: Callable[[Sampler, np.ndarr
 
 def test_ctrl_c_ends_the_checking_of_a_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, checked = write_toy_plan(tmp_path / "toy.plan"), []
-    monkeypatch.setattr("pysdk.plan._CHUNK", 1)
+    monkeypatch.setattr("pysdk.plan.reader._CHUNK", 1)
     monkeypatch.setattr(Plan, "_give_back", lambda self: (checked.append(1), time.sleep(0.05)))
     with Plan.open(path) as plan:
         with pytest.raises(KeyboardInterrupt), plan.verifying(["network.onnx"]):
@@ -307,7 +307,7 @@ def ctrl_c(command: list[str], seconds: float) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-MAIN = [sys.executable, "-c", "from pysdk.interrupts import main; main()"]
+MAIN = [sys.executable, "-c", "from pysdk.runtime.interrupts import main; main()"]
 
 
 def moments(count: int, last: float) -> list[float]:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from tiny_networks import toy_engine, write_toy_plan
 
-from pysdk import Sampler, cuda_driver, engines, tensorrt_library
-from pysdk.cuda_driver import CudaDevice
-from pysdk.engines import tensorrt
+from pysdk import Sampler, engines
+from pysdk.engines.tensorrt import engine as tensorrt
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt.library import IoTensor, Library, Log
 from pysdk.errors import EngineError
-from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.tensorrt_library import IoTensor, Library, Log
+from pysdk.plan.manifest import EngineInfo, ModelInfo
+from pysdk.runtime import cuda_driver
+from pysdk.runtime.cuda_driver import CudaDevice
 
 REQUIRES = {"library": "tensorrt", "version": "11.4.1.10", "compute_capability": "9.0"}
 

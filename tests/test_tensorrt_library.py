@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pysdk import tensorrt_library
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt.library import Log
+from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 from pysdk.errors import EngineError
-from pysdk.tensorrt_library import Log
-from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
 
 
 def test_a_folder_with_its_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

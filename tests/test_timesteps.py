@@ -6,8 +6,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pysdk.diffusion.timesteps import SPACINGS, make_timesteps
 from pysdk.errors import OptionError, OptionTypeError
-from pysdk.timesteps import SPACINGS, make_timesteps
 
 PAIRS = [(1000, n) for n in (2, 3, 7, 10, 20, 27, 50, 99, 250, 333, 500, 600, 999, 1000)]
 PAIRS += [(total, n) for total in (1, 2, 10, 17, 30, 64, 250) for n in range(1, total + 1)]

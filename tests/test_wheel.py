@@ -37,7 +37,7 @@ def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "pysdk/py.typed",
         "pysdk/_native.pyi",
         "pysdk/export/build_engine.py",
-        "pysdk/engines/onnxruntime.py",
+        "pysdk/engines/onnxruntime/engine.py",
     ):
         assert expected in names
     assert any(name.startswith("pysdk/_native.") and not name.endswith(".pyi") for name in names)

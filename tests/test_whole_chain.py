@@ -13,10 +13,11 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from torch import Tensor, nn
 
-from pysdk import _native, reference
-from pysdk.schedule import Schedule
+from pysdk import _native
+from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import make_table
-from pysdk.table import Clip, StepTable
 
 SHAPE = (2, 6, 5)
 BATCH = 3

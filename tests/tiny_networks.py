@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pysdk.manifest import DefaultsInfo, EngineInfo, Manifest, ModelInfo, ScheduleInfo
-from pysdk.plan_writer import write_plan
+from pysdk.plan.manifest import DefaultsInfo, EngineInfo, Manifest, ModelInfo, ScheduleInfo
+from pysdk.plan.writer import write_plan
 
 TOY_SHAPE = (1, 2, 2)
 

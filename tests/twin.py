@@ -1,4 +1,4 @@
-"""The numpy twin of whole requests: `pysdk.reference` with the sampler's own engine as the network."""
+"""The numpy twin of whole requests: `pysdk.diffusion.numpy_chain` with the sampler's own engine as the network."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import Sampler, reference
-from pysdk.request import Request
+from pysdk import Sampler
+from pysdk.diffusion import numpy_chain as reference
+from pysdk.request.request import Request
 
 
 def network_of(engine: Any, shape: tuple[int, ...]) -> reference.Denoise:

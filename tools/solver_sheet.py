@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pysdk import Sampler
-from pysdk.atomic import atomic_file
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.frechet import Moments, frechet_distance
 from pysdk.evaluation.measure import measure
 from pysdk.evaluation.sources import open_source, plan_source
-from pysdk.request import resolve_table
-from pysdk.schedule import Schedule
+from pysdk.files.atomic import atomic_file
+from pysdk.request.request import resolve_table
 from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, solver_options
 
 matplotlib.use("Agg")

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.subjects import Subject
 from benchmarks.workload import BUILT
-from pysdk import Plan, tensorrt_library
-from pysdk.cuda import executor, open_device
-from pysdk.cuda.executor import CudaExecutor, Launch
-from pysdk.cuda.torch_network import TorchNetwork
-from pysdk.request import Request
-from pysdk.schedule import Schedule
+from pysdk import Plan
+from pysdk.diffusion.schedule import Schedule
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.request.request import Request
+from pysdk.runtime import cuda as executor
+from pysdk.runtime.cuda import CudaExecutor, Launch
+from pysdk.runtime.devices import open_device
+from pysdk.runtime.torch_network import TorchNetwork
 from pysdk.solvers import make_table
 
 Work = Callable[[], object]
@@ -128,7 +130,7 @@ def ours(setting: Setting, network: nn.Module, steps: int, launch: Launch = "aut
 def tensorrt(setting: Setting, _network: nn.Module, steps: int) -> Work:
     """Our chain around a TensorRT engine of the same weights in bf16, built for this batch."""
     from pysdk.export.build_engine import build
-    from pysdk.export.engine_options import TensorrtOptions
+    from pysdk.export.settings import TensorrtOptions
 
     batch, path = setting.batch, BUILT / f"{setting.subject.name}-batch{setting.batch}-tensorrt.plan"
     build(

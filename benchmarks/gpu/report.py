@@ -19,8 +19,8 @@ from benchmarks.gpu.contenders import MODES, Setting, contenders, matmul_ceiling
 from benchmarks.gpu.measure import Limit, Measured, Task, measure
 from benchmarks.gpu.subjects import SUBJECTS, Subject, open_subject
 from pysdk import _native
-from pysdk.cuda import open_device
 from pysdk.errors import DeviceError
+from pysdk.runtime.devices import open_device
 
 METHOD = """\
 Times are wall clock around a whole batch of images, the device idle before and after. Contenders take turns, after a

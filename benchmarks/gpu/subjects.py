@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.workload import BUILT, CHECKPOINT
-from pysdk.manifest import ModelInfo
+from pysdk.plan.manifest import ModelInfo
 from pysdk.training.checkpoint import WEIGHTS, ModelConfig, load_model, save_model
 from pysdk.training.unet import UNet, UNetConfig
 

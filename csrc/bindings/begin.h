@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/float_state.h"
 #include "bindings/arrays.h"
 #include "chain/program.h"
-#include "cpu/float_state.h"
 
 namespace pysdk {
 

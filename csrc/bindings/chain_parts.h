@@ -12,10 +12,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/float_state.h"
 #include "bindings/interrupts.h"
 #include "chain/cpu_chain.h"
-#include "cpu/float_state.h"
-#include "engine/denoiser.h"
+#include "chain/denoiser.h"
 
 namespace pysdk {
 

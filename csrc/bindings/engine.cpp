@@ -5,11 +5,11 @@
 #include <string>
 #include <utility>
 
+#include "base/float_state.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/interrupts.h"
 #include "bindings/program_values.h"
-#include "cpu/float_state.h"
 #include "engine/program.h"
 
 namespace pysdk {

@@ -8,8 +8,8 @@
 #include <optional>
 #include <stdexcept>
 
-#include "chain/watch.h"
-#include "cpu/float_state.h"
+#include "base/float_state.h"
+#include "base/watch.h"
 
 namespace pysdk {
 

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
+#include "base/float_state.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/interrupts.h"
 #include "chain/kernels.h"
-#include "cpu/float_state.h"
 #include "noise/philox.h"
 
 namespace pysdk {

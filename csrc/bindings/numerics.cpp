@@ -1,12 +1,12 @@
-#include "cpu/numerics.h"
+#include "base/numerics.h"
 
 #include <pybind11/pybind11.h>
 
 #include <memory>
 #include <vector>
 
+#include "base/float_state.h"
 #include "bindings/bindings.h"
-#include "cpu/float_state.h"
 
 namespace pysdk {
 

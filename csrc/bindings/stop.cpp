@@ -14,10 +14,10 @@
 #include <thread>
 #include <utility>
 
+#include "base/float_state.h"
+#include "base/threads.h"
 #include "bindings/bindings.h"
 #include "bindings/chain_parts.h"
-#include "chain/threads.h"
-#include "cpu/float_state.h"
 
 namespace pysdk {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "chain/busy.h"
+#include "base/busy.h"
 #include "noise/philox.h"
 
 namespace pysdk {

@@ -7,12 +7,12 @@
 #include <functional>
 #include <memory>
 
-#include "chain/aligned_array.h"
-#include "chain/busy.h"
+#include "base/aligned_array.h"
+#include "base/busy.h"
+#include "base/threads.h"
+#include "chain/denoiser.h"
 #include "chain/kernels.h"
 #include "chain/program.h"
-#include "chain/threads.h"
-#include "engine/denoiser.h"
 
 namespace pysdk {
 

@@ -1,5 +1,5 @@
+#include "base/isa.h"
 #include "chain/kernels.h"
-#include "cpu/isa.h"
 
 namespace pysdk {
 

@@ -13,11 +13,11 @@
 #include <thread>
 #include <vector>
 
-#include "chain/busy.h"
+#include "base/busy.h"
 #include "chain/program.h"
-#include "cuda/blocks.h"
 #include "cuda/device.h"
 #include "cuda/row_graph.h"
+#include "cuda/rows/blocks.h"
 
 namespace pysdk::cuda {
 

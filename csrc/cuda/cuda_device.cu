@@ -11,7 +11,7 @@
 #include "cuda/calls.cuh"
 #include "cuda/captures.cuh"
 #include "cuda/device.h"
-#include "cuda/kernels.cuh"
+#include "cuda/rows/kernels.cuh"
 
 namespace pysdk::cuda {
 

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "cuda/images.h"
-#include "cuda/task.h"
+#include "cuda/rows/images.h"
+#include "cuda/rows/task.h"
 
 namespace pysdk::cuda {
 

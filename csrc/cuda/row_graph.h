@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "cuda/device.h"
-#include "engine/device_denoiser.h"
+#include "cuda/device_denoiser.h"
 
 namespace pysdk::cuda {
 

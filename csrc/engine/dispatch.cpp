@@ -1,4 +1,4 @@
-#include "cpu/isa.h"
+#include "base/isa.h"
 #include "engine/kernels.h"
 
 namespace pysdk::engine {

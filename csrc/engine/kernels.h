@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "chain/watch.h"
+#include "base/watch.h"
 
 namespace pysdk::engine {
 

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "chain/aligned_array.h"
-#include "engine/denoiser.h"
+#include "base/aligned_array.h"
+#include "base/pages.h"
+#include "chain/denoiser.h"
 #include "engine/layout.h"
 #include "engine/op.h"
-#include "engine/pages.h"
 
 namespace pysdk::engine {
 

@@ -18,8 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include "chain/watch.h"
-#include "cpu/float_state.h"
+#include "base/float_state.h"
+#include "base/watch.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "chain/busy.h"
+#include "base/busy.h"
 #include "chain/kernels.h"
 #include "likelihood/gaussian.h"
 #include "noise/philox.h"

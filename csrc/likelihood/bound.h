@@ -9,10 +9,10 @@
 #include <memory>
 #include <vector>
 
-#include "chain/aligned_array.h"
+#include "base/aligned_array.h"
+#include "base/threads.h"
 #include "chain/cpu_chain.h"
-#include "chain/threads.h"
-#include "engine/denoiser.h"
+#include "chain/denoiser.h"
 
 // clang-format off
 #define PYSDK_BOUND_COLUMNS(X) \

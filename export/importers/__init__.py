@@ -1,4 +1,4 @@
-"""Importers: one file each in this folder. Each turns one kind of source into a `Network`.
+"""Importers: one file or folder each. Each turns one kind of source into a `Network`.
 
 An importer's module has two functions:
 
@@ -12,16 +12,24 @@ An importer's module has two functions:
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from typing import Protocol, cast
 
+from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.network import Network
 
-from pysdk.errors import CheckpointError, OptionError
+IMPORTERS = {
+    "diffusers": "diffusers.model",
+    "onnx": "onnx.model",
+    "openai": "openai.model",
+    "plan": "plan_file",
+    "pysdk": "pysdk_checkpoint",
+    "trtexec": "trtexec.model",
+}
+"""The modules in this folder by the kind of source, in the order in which they are asked."""
 
 
 class Importer(Protocol):
-    """What a file of this folder offers."""
+    """What the module of an importer offers."""
 
     def matches(self, source: str) -> bool:
         """Whether it can read the source."""
@@ -37,14 +45,13 @@ def load_network(source: str, options: dict[str, str]) -> Network:
         CheckpointError: no importer can, or the one that can finds it damaged.
         OptionError: an option the importer does not have.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    for name in names:
+    for name in IMPORTERS.values():
         importer = cast(Importer, importlib.import_module(f"{__name__}.{name}"))
         if importer.matches(source):
             return importer.load(source, options)
     raise CheckpointError(
         f"{source!r} is nothing that can be built: expected a folder written by `pysdk train`, with model.json in it, "
-        f"or what another importer reads ({', '.join(names)}; see docs/import-*.md)"
+        f"or what another importer reads ({', '.join(IMPORTERS)}; see docs/import-*.md)"
     )
 
 

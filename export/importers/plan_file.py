@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pysdk.export.importers import no_options
-from pysdk.export.network import Network
-from pysdk.export.onnx_files import OnnxFiles
-from pysdk.export.source_file import first_bytes
-
 from pysdk.errors import CheckpointError, EngineError
-from pysdk.manifest import MANIFEST_NAME, NETWORK_DATA_NAME, NETWORK_NAME
+from pysdk.export.importers import no_options
+from pysdk.export.importers.source_file import first_bytes
+from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.export.network import Network
 from pysdk.onnx_file.model import read
-from pysdk.plan import Plan
+from pysdk.plan.manifest import MANIFEST_NAME, NETWORK_DATA_NAME, NETWORK_NAME
+from pysdk.plan.reader import Plan
 
 _ZIP = b"PK\x03\x04"
 _NAME_AT = 30

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pysdk.export.importers import no_options
-from pysdk.export.network import Network
-from pysdk.export.source_file import check_link
-
 from pysdk.errors import CheckpointError
-from pysdk.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
-from pysdk.regular_file import MAX_JSON, read_file
+from pysdk.export.importers import no_options
+from pysdk.export.importers.source_file import check_link
+from pysdk.export.network import Network
+from pysdk.files.regular_file import MAX_JSON, read_file
+from pysdk.plan.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
 from pysdk.training.checkpoint import CONFIG, WEIGHTS, load_model
 
 # fresh noise in every step corrects the errors of small networks, which DDIM's eta 0 carries to the end

@@ -7,8 +7,8 @@ An engine's module has two functions:
     def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
-        Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.memory.Budget` that its memory is taken from,
-        and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
+        Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.runtime.memory.Budget` that its memory is taken
+        from, and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
 
 One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
 it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.errors import EngineError, MissingDependencyError
-from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.memory import Budget
-from pysdk.plan import Plan
+from pysdk.plan.manifest import EngineInfo, ModelInfo
+from pysdk.plan.reader import Plan
+from pysdk.runtime.memory import Budget
 
 if TYPE_CHECKING:
     from pysdk import _native

@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 from pysdk import _native
 from pysdk.engines import Buffers
 from pysdk.errors import EngineError
-from pysdk.manifest import EngineInfo, ModelInfo
-from pysdk.memory import Budget
+from pysdk.plan.manifest import EngineInfo, ModelInfo
+from pysdk.runtime.memory import Budget
 
 VERSION = 1
 MAX_BYTES = 16 << 20

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.arguments import flag, whole_number
+from pysdk.checks import flag, whole_number
 from pysdk.engines import MAX_THREADS, default_threads, require
-from pysdk.engines.onnxruntime import open_session
+from pysdk.engines.onnxruntime.arena import struck
+from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import DataError, EngineError, MemoryLimitError
-from pysdk.interrupts import interruptible
-from pysdk.memory import Budget
-from pysdk.onnx_arena import struck
+from pysdk.files.regular_file import read_file
 from pysdk.onnx_file.model import CANONICAL, MAX_BYTES, read
-from pysdk.regular_file import read_file
+from pysdk.runtime.interrupts import interruptible
+from pysdk.runtime.memory import Budget
 
 FILE = "features.onnx"
 """Its name in a folder."""

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.array_file import Npz
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.gallery import collect
-from pysdk.pictures import picture_shape
-from pysdk.request import resolve_labels
+from pysdk.files.array_file import Npz
+from pysdk.files.pictures import picture_shape
+from pysdk.request.request import resolve_labels
 from pysdk.sampler import Sampler
 from pysdk.training.data import MAX_NAMES, load, picture_files, read_alike
 

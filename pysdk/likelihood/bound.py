@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import _native, engines
-from pysdk.arguments import whole_number
+from pysdk.checks import whole_number
+from pysdk.diffusion.schedule import Float64Array, Schedule
+from pysdk.diffusion.table import Clip
+from pysdk.diffusion.timesteps import Int64Array, Steps, make_timesteps
 from pysdk.errors import NumericalError, OptionError, OptionTypeError
 from pysdk.likelihood.terms import Terms, make_terms, prior_nats
-from pysdk.manifest import Manifest, ModelInfo
-from pysdk.request import MAX_IMAGES, default_clip, resolve_labels
-from pysdk.schedule import Float64Array, Schedule
-from pysdk.table import Clip
-from pysdk.timesteps import Int64Array, Steps, make_timesteps
+from pysdk.plan.manifest import Manifest, ModelInfo
+from pysdk.request.request import MAX_IMAGES, default_clip, resolve_labels
 
 
 @dataclass(frozen=True, eq=False)

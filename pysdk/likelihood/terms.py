@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import _native
-from pysdk.arguments import whole_number
-from pysdk.options import check_choice
-from pysdk.schedule import Float64Array, Schedule
+from pysdk.checks import whole_number
+from pysdk.diffusion.option_checks import check_choice
+from pysdk.diffusion.schedule import Float64Array, Schedule
+from pysdk.diffusion.timesteps import Int64Array
 from pysdk.solvers import read_output
 from pysdk.solvers.ddpm import VARIANCES
-from pysdk.timesteps import Int64Array
 
 
 @dataclass(frozen=True)

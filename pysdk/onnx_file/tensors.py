@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pysdk.manifest import NETWORK_DATA_NAME
 from pysdk.onnx_file.wire import Message
+from pysdk.plan.manifest import NETWORK_DATA_NAME
 
 ALIGNMENT = 64
 """Of tensors in network.data."""

@@ -17,14 +17,14 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pysdk.edm import EdmSchedule
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.noise_levels import make_levels
+from pysdk.diffusion.prediction import PREDICTION_TYPES, read_output
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.timesteps import Steps, make_timesteps
 from pysdk.errors import OptionError
 from pysdk.float_state import standard_floats
-from pysdk.levels import make_levels
-from pysdk.prediction import PREDICTION_TYPES, read_output
-from pysdk.schedule import Schedule
-from pysdk.table import Clip, StepTable
-from pysdk.timesteps import Steps, make_timesteps
 
 __all__ = [
     "DEFAULT_CLIP",
@@ -41,7 +41,7 @@ DEFAULT_CLIP = Clip.clamp(1.0)
 """For data in [-1, 1]."""
 
 LEVEL_OPTIONS: dict[str, Any] = {"sigmas": None, "sigma_min": None, "sigma_max": None, "rho": None}
-"""Options of every solver in sigma, see `pysdk.levels.make_levels`."""
+"""Options of every solver in sigma, see `pysdk.diffusion.noise_levels.make_levels`."""
 
 SOLVERS: dict[str, Callable[..., StepTable]] = {}
 """Every solver by name; `solver` adds to it."""
@@ -53,7 +53,7 @@ def solver(function: _Function) -> _Function:
     """Register a function under its own name, of one of two kinds:
 
         function(schedule, timesteps, *, prediction_type, **options) -> StepTable   timesteps: int64 (K,), falling
-        function(levels, **options) -> StepTable                                    written in sigma: `pysdk.levels`
+        function(levels, **options) -> StepTable   written in sigma: `pysdk.diffusion.noise_levels`
 
     Its keyword-only parameters but `prediction_type` are the solver's options; all need defaults.
     """
@@ -77,11 +77,11 @@ def make_table(
     Args:
         solver_name: one of `SOLVERS`.
         schedule: the forward process the network was trained on.
-        steps, spacing, steps_offset: which timesteps are visited; see `pysdk.timesteps.make_timesteps`.
+        steps, spacing, steps_offset: which timesteps are visited; see `pysdk.diffusion.timesteps.make_timesteps`.
         prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction"; of a
             network of sigma, "edm" or "sample".
         options: those of the solver; see its docstring. Solvers in sigma take sigmas, sigma_min, sigma_max and rho too;
-            see `pysdk.levels.make_levels`.
+            see `pysdk.diffusion.noise_levels.make_levels`.
 
     Raises:
         OptionError: unknown solver or option, or a value that cannot be used; nothing is adjusted to make it fit.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.options import check_choice, check_flags, checked_clip, checked_number
-from pysdk.prediction import read_output
-from pysdk.schedule import Schedule
+from pysdk.diffusion.option_checks import check_choice, check_flags, checked_clip, checked_number
+from pysdk.diffusion.prediction import read_output
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.timesteps import Int64Array
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
-from pysdk.timesteps import Int64Array
 
 PREV_TIMESTEPS = ("next", "stride")
 """Which timestep a row of `ddim` steps to."""

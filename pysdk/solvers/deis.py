@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.levels import Levels
-from pysdk.schedule import Float64Array
+from pysdk.diffusion.noise_levels import Levels
+from pysdk.diffusion.schedule import Float64Array
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
 
 
 @solver

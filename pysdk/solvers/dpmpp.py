@@ -1,6 +1,6 @@
 """DPM-Solver++: exponential integrators of the data estimate, multistep, as an ODE or an SDE.
 
-Written for x/S (`pysdk.levels`) with lambda = -log(sigma), h = lambda' - lambda, r = h_before/h.
+Written for x/S (`pysdk.diffusion.noise_levels`) with lambda = -log(sigma), h = lambda' - lambda, r = h_before/h.
 
 References:
     DPM-Solver++: Lu et al., 2022, https://arxiv.org/abs/2211.01095
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.levels import Levels
-from pysdk.options import check_choice, checked_eta
-from pysdk.schedule import Float64Array
+from pysdk.diffusion.noise_levels import Levels
+from pysdk.diffusion.option_checks import check_choice, checked_eta
+from pysdk.diffusion.schedule import Float64Array
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
 
 SOLVER_TYPES = ("midpoint", "heun")
 """How the difference of two estimates is weighted, as in diffusers."""

@@ -1,6 +1,6 @@
 """Euler, Euler ancestral and Heun in sigma, with EDM's stochastic churn.
 
-Written for x/S (`pysdk.levels`), where the probability flow is dx/dsigma = (x - D)/sigma.
+Written for x/S (`pysdk.diffusion.noise_levels`), where the probability flow is dx/dsigma = (x - D)/sigma.
 
 References:
     EDM: Karras et al., Elucidating the Design Space of Diffusion-Based Generative Models, 2022,
@@ -14,12 +14,12 @@ import math
 
 import numpy as np
 
+from pysdk.diffusion.noise_levels import Levels
+from pysdk.diffusion.option_checks import checked_eta, checked_number
+from pysdk.diffusion.schedule import Float64Array
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.errors import OptionError
-from pysdk.levels import Levels
-from pysdk.options import checked_eta, checked_number
-from pysdk.schedule import Float64Array
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
 
 
 @solver

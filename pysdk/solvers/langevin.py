@@ -1,6 +1,7 @@
 """Annealed Langevin dynamics, alone and as the corrector of a reverse-diffusion predictor.
 
-Written for x/S (`pysdk.levels`), where the score is (D - x)/sigma^2. A corrector is a row that stays at its level.
+Written for x/S (`pysdk.diffusion.noise_levels`), where the score is (D - x)/sigma^2. A corrector is a row that stays at
+its level.
 
 References:
     NCSN: Song & Ermon, Generative Modeling by Estimating Gradients of the Data Distribution, 2019,
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.levels import Levels
-from pysdk.options import checked_count, checked_number
+from pysdk.diffusion.noise_levels import Levels
+from pysdk.diffusion.option_checks import checked_count, checked_number
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
 
 
 @solver

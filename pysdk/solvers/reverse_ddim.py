@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from pysdk.diffusion.option_checks import check_choice
+from pysdk.diffusion.prediction import read_output
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import StepTable
+from pysdk.diffusion.timesteps import Int64Array
 from pysdk.errors import OptionError
-from pysdk.options import check_choice
-from pysdk.prediction import read_output
-from pysdk.schedule import Schedule
 from pysdk.solvers import solver
-from pysdk.table import StepTable
-from pysdk.timesteps import Int64Array
 
 NETWORK_TIMESTEPS = ("current", "next")
 """Which timestep the network is told."""

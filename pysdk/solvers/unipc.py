@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.levels import Levels
-from pysdk.options import check_choice
+from pysdk.diffusion.noise_levels import Levels
+from pysdk.diffusion.option_checks import check_choice
+from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
 
 SOLVER_TYPES = ("bh2", "bh1")
 """B(h) = e^-h - 1, or -h (UniPC, section 3.1)."""

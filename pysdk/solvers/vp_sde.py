@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from pysdk.diffusion.option_checks import checked_clip
+from pysdk.diffusion.prediction import read_output
+from pysdk.diffusion.schedule import Float64Array, Schedule
+from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.timesteps import Int64Array
 from pysdk.errors import OptionError
-from pysdk.options import checked_clip
-from pysdk.prediction import read_output
-from pysdk.schedule import Float64Array, Schedule
 from pysdk.solvers import DEFAULT_CLIP, solver
-from pysdk.table import Clip, StepTable
-from pysdk.timesteps import Int64Array
 
 
 @solver

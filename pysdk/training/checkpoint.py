@@ -14,10 +14,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pysdk.atomic import atomic_file, atomic_folder, make_folder
+from pysdk.diffusion.schedule import Schedule, make_schedule
 from pysdk.errors import CheckpointError, PysdkError
-from pysdk.regular_file import machine_memory, read_file, read_object
-from pysdk.schedule import Schedule, make_schedule
+from pysdk.files.atomic import atomic_file, atomic_folder, make_folder
+from pysdk.files.regular_file import machine_memory, read_file, read_object
 from pysdk.training.unet import UNet, UNetConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "model.json"
@@ -32,7 +32,7 @@ class ModelConfig:
     Attributes:
         name: what to call it.
         unet: how the network is built.
-        schedule: name of the schedule it was trained on, see `pysdk.schedule.SCHEDULES`.
+        schedule: name of the schedule it was trained on, see `pysdk.diffusion.schedule.SCHEDULES`.
         schedule_options: keyword arguments of that schedule.
         prediction_type: "epsilon", "sample" or "v_prediction".
         class_names: one per class, or None.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from pysdk.atomic import atomic_file
 from pysdk.errors import DataError, OptionError
+from pysdk.files.atomic import atomic_file
 from pysdk.training.checkpoint import WEIGHTS, load_weights, read_tensors
 from pysdk.training.data import Dataset
 from pysdk.training.data import load as load_data

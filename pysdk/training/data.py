@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.array_file import Npz
 from pysdk.errors import DataError, OptionError
-from pysdk.pictures import NOT_READ, SUFFIXES, picture_shape, read_picture
-from pysdk.regular_file import machine_memory, read_file, shown
+from pysdk.files.array_file import Npz
+from pysdk.files.pictures import NOT_READ, SUFFIXES, picture_shape, read_picture
+from pysdk.files.regular_file import machine_memory, read_file, shown
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_CLASSES = (

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError
-from pysdk.schedule import Schedule
 
 Loss = Literal["simple", "vlb", "hybrid"]
 PredictionType = Literal["epsilon", "sample", "v_prediction"]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pysdk.atomic import make_folder
 from pysdk.errors import CheckpointError, NumericalError, OptionError
+from pysdk.files.atomic import make_folder
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
 from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType

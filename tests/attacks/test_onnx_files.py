@@ -25,7 +25,7 @@ from forged import (
 )
 from onnx import helper
 
-from pysdk.engines.onnxruntime import open_session
+from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import EngineError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.onnx_file import wire
@@ -171,7 +171,7 @@ def test_the_runtime_finds_no_files_either(tmp_path: Path, monkeypatch: pytest.M
     Path("secret.txt").write_bytes(struct.pack("<4f", *range(1, 5)))
     attack, seen = ATTACKS["initializer"], read(PLAIN)
     unchecked = replace(seen, data=attack)
-    monkeypatch.setattr("pysdk.engines.onnxruntime.read", lambda *_: unchecked)
+    monkeypatch.setattr("pysdk.engines.onnxruntime.engine.read", lambda *_: unchecked)
     with pytest.raises(Exception, match="External data path validation failed"):
         open_session(attack, 1)
 

@@ -11,18 +11,18 @@ import pytest
 from click.testing import CliRunner
 from forged import PLAIN
 from onnx import TensorProto, helper
-from pysdk.export import onnx_surgery
 
 from pysdk import Plan, Sampler
-from pysdk.cli import pysdk
-from pysdk.engines.onnxruntime import open_session
+from pysdk.cli.commands import pysdk
+from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError, EngineError, MemoryLimitError, OptionTypeError
 from pysdk.evaluation.features import OnnxFeatures
-from pysdk.manifest import NETWORK_NAME
-from pysdk.memory import Budget
+from pysdk.export.lowering import surgery as onnx_surgery
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
-from pysdk.plan_writer import write_plan
+from pysdk.plan.manifest import NETWORK_NAME
+from pysdk.plan.writer import write_plan
+from pysdk.runtime.memory import Budget
 
 SHAPE = ["batch", 1, 2, 2]
 

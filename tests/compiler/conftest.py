@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pysdk import Plan
-from pysdk.manifest import ModelInfo
+from pysdk.plan.manifest import ModelInfo
 
 sys.path.append(str(Path(__file__).parent.parent / "export"))  # the networks of the importers' tests
 
@@ -18,7 +18,8 @@ Exported = tuple[bytes, ModelInfo]
 def exported() -> Callable[[str], Exported]:
     """Name of a network -> its ONNX file and what a plan says of it."""
     from networks import NETWORKS, one_thread
-    from pysdk.export.onnx_export import export_onnx
+
+    from pysdk.export.lowering.torch_to_onnx import export_onnx
 
     found: dict[str, Exported] = {}
 

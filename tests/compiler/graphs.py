@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper, parser
-from pysdk.export.native import reference
-from pysdk.export.native.fusion import fuse
-from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Attention, Program
 
-from pysdk.manifest import ModelInfo
+from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native.from_onnx.lowering import lower
+from pysdk.export.engines.native.fusion import fuse
+from pysdk.export.engines.native.program import Attention, Program
+from pysdk.plan.manifest import ModelInfo
 
 TOLERANCE = 5e-6
 """Largest |ONNX Runtime - float64| / max |float64|: ONNX Runtime computes in float32."""

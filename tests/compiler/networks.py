@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tiny_networks import save_random_unet
+
 from pysdk.export.importers import load_network
 from pysdk.export.network import Network
-from tiny_networks import save_random_unet
 
 DEEP = {
     "sample_size": 32,

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from graphs import assert_same, kinds
 from networks import NETWORKS
-from pysdk.export.engine_check import NetworkBuffers
-from pysdk.export.native import reference, tactics
-from pysdk.export.native.fusion import fuse
-from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Conv
-from pysdk.export.native.weights import pack
-from pysdk.export.native_builder import MAX_RELATIVE_ERROR, loaded
-from pysdk.export.onnx_files import OnnxFiles
+
+from pysdk.export.check import NetworkBuffers
+from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native import tactics
+from pysdk.export.engines.native.builder import MAX_RELATIVE_ERROR, loaded
+from pysdk.export.engines.native.from_onnx.lowering import lower
+from pysdk.export.engines.native.fusion import fuse
+from pysdk.export.engines.native.program import Conv
+from pysdk.export.engines.native.weights import pack
+from pysdk.export.lowering.onnx_files import OnnxFiles
 
 TIMESTEPS = (0.0, 7.0, 19.0)
 

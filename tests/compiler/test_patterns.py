@@ -6,7 +6,8 @@
 import numpy as np
 import pytest
 from graphs import assert_same, graph, kinds, model_info
-from pysdk.export.native.program import Attention, Conv, GroupNorm, Timestep
+
+from pysdk.export.engines.native.program import Attention, Conv, GroupNorm, Timestep
 
 RNG = np.random.default_rng(0)
 

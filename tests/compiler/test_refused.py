@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from graphs import graph, model_info
-from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import NotCovered
+
+from pysdk.export.engines.native.from_onnx.lowering import lower
+from pysdk.export.engines.native.program import NotCovered
 
 RNG = np.random.default_rng(0)
 STEM = "h = Conv <pads = [1, 1, 1, 1]> (x, w) "

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from graphs import graph, model_info
-from pysdk.export import native_builder
-from pysdk.export.native import reference, tactics
-from pysdk.export.native.fusion import fuse
-from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Conv, NotCovered, Tensor
-from pysdk.export.onnx_files import OnnxFiles
+
+from pysdk.export.engines.native import builder as native_builder
+from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native import tactics
+from pysdk.export.engines.native.from_onnx.lowering import lower
+from pysdk.export.engines.native.fusion import fuse
+from pysdk.export.engines.native.program import Conv, NotCovered, Tensor
+from pysdk.export.lowering.onnx_files import OnnxFiles
 
 RNG = np.random.default_rng(0)
 MODEL = model_info((16, 16, 16), 16)

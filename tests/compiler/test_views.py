@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pysdk.export.native.program import NotCovered, Tensor
-from pysdk.export.native.views import View, broadcast, covers, map_view
+
+from pysdk.export.engines.native.from_onnx.views import View, broadcast, covers, map_view
+from pysdk.export.engines.native.program import NotCovered, Tensor
 
 BATCH = 5
 

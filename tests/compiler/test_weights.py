@@ -5,11 +5,11 @@ import onnx
 import pytest
 from graphs import graph, model_info
 from onnx import numpy_helper
-from pysdk.export.native.lowering import lower
-from pysdk.export.native.program import Input, NotCovered, Program, Tensor
-from pysdk.export.native.weights import pack, raw_floats, unpack
 
 from pysdk.errors import EngineError
+from pysdk.export.engines.native.from_onnx.lowering import lower
+from pysdk.export.engines.native.program import Input, NotCovered, Program, Tensor
+from pysdk.export.engines.native.weights import pack, raw_floats, unpack
 from pysdk.onnx_file.model import read
 
 RNG = np.random.default_rng(0)

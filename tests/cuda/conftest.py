@@ -6,10 +6,13 @@ import pytest
 import tensorrt_stand_in
 from msgspec.structs import replace
 
-from pysdk import Plan, _native, cuda_driver, kernel_cache, tensorrt_library
-from pysdk.cuda_driver import CudaDevice
-from pysdk.manifest import EngineInfo
-from pysdk.plan_writer import write_plan
+from pysdk import Plan, _native
+from pysdk.engines.tensorrt import kernel_cache
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.plan.manifest import EngineInfo
+from pysdk.plan.writer import write_plan
+from pysdk.runtime import cuda_driver
+from pysdk.runtime.cuda_driver import CudaDevice
 
 # the random chains that the CPU's tests are made of
 sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
@@ -19,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
 def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
     """A simulated device that samplers find under every number."""
     made = _native.SimulatedDevice()
-    monkeypatch.setattr("pysdk.cuda.executor.open_device", lambda number: made)
-    monkeypatch.setattr("pysdk.engines.tensorrt.open_device", lambda number: made)
+    monkeypatch.setattr("pysdk.runtime.cuda.open_device", lambda number: made)
+    monkeypatch.setattr("pysdk.engines.tensorrt.engine.open_device", lambda number: made)
     return made
 
 

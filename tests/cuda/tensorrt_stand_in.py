@@ -22,8 +22,8 @@ import onnxruntime
 from msgspec.structs import replace
 
 from pysdk import _native
-from pysdk.manifest import EngineInfo
-from pysdk.tensorrt_library import Library
+from pysdk.engines.tensorrt.library import Library
+from pysdk.plan.manifest import EngineInfo
 
 VERSION = "11.4.1.10"
 RTX_VERSION = "1.7.1.116"

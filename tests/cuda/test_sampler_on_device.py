@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from host_engine import HostEngine
 
 from pysdk import Sampler, _native
-from pysdk.cuda import describe_devices, device_number
 from pysdk.errors import DeviceError, EngineError, NumericalError, OptionError, OptionTypeError
+from pysdk.runtime.devices import describe_devices, device_number
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_what_a_device_needs_is_said(conditional_plan: Path, device: _native.Sim
 
 
 def test_without_a_device_the_reason_is_one_clear_sentence(conditional_plan: Path) -> None:
-    from pysdk.cli import pysdk
+    from pysdk.cli.commands import pysdk
 
     _, count, text = _native.cuda_status()
     assert describe_devices().startswith(text)

@@ -1,6 +1,6 @@
 """The device chain on a simulated device: its own kernels, graphs and branches, bit for bit as the numpy twin.
 
-Only the driver's calls are imitated here (see csrc/cuda/simulated_device.h); tests/gpu has what needs a real one.
+Only the driver's calls are imitated here (see csrc/testing/simulated_device.h); tests/gpu has what needs a real one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_native_update import CLIPS, assert_same_bits, make_case
 
 from pysdk import _native, images, noise
-from pysdk.table import Clip
+from pysdk.diffusion.table import Clip
 
 PATHS = ["while", "step", "plain"]
 

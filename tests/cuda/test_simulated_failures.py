@@ -1,6 +1,6 @@
 """What a device chain does when calls fail, captures are refused, memory runs out or somebody presses Ctrl-C.
 
-Only the driver's calls are imitated here (see csrc/cuda/simulated_device.h); tests/gpu has what needs a real one.
+Only the driver's calls are imitated here (see csrc/testing/simulated_device.h); tests/gpu has what needs a real one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from device_cases import begin, make_chain, play
 from test_native_update import assert_same_bits, make_case
 
 from pysdk import _native
-from pysdk.table import Clip
+from pysdk.diffusion.table import Clip
 
 PATHS = ["while", "step", "plain"]
 

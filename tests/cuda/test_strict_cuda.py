@@ -28,7 +28,7 @@ UNITS = {
     "cases": sorted(set(STRICT.glob("*.cpp")) - set(RUNTIME)),
     "chain": [
         *(CSRC / "cuda" / f"{name}.cpp" for name in ("cuda_begin", "cuda_chain", "cuda_results", "row_graph")),
-        *(CSRC / "cuda" / f"{name}.cpp" for name in ("simulated_device", "simulated_graphs")),
+        *(CSRC / "testing" / f"{name}.cpp" for name in ("simulated_device", "simulated_graphs")),
         CSRC / "chain" / "program.cpp",
     ],
 }

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 from tensorrt_stand_in import StandIn
 
-from pysdk import Sampler, kernel_cache
+from pysdk import Sampler
+from pysdk.engines.tensorrt import kernel_cache
 
 pytestmark = pytest.mark.parametrize("trt", ["tensorrt_rtx"], indirect=True)
 

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from tensorrt_stand_in import INFO, StandIn
 
 from pysdk import Plan, Sampler, _native
-from pysdk.engines import tensorrt
+from pysdk.engines.tensorrt import engine as tensorrt
 from pysdk.errors import EngineError, OptionError
 
 either = pytest.mark.parametrize("trt", ["tensorrt", "tensorrt_rtx"], indirect=True)
@@ -134,7 +134,7 @@ def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Pat
 
 
 def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pysdk.cli import pysdk
+    from pysdk.cli.commands import pysdk
 
     path = make()
     _, count, text = _native.cuda_status()
@@ -142,7 +142,7 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
         shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
         assert "runs on cuda: none (" in shown
         assert text in shown
-    monkeypatch.setattr("pysdk.cuda.open_device", lambda number: trt.device)
+    monkeypatch.setattr("pysdk.runtime.devices.open_device", lambda number: trt.device)
     shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
     assert "runs here: " in shown
     assert "runs on cuda: tensorrt; " in shown

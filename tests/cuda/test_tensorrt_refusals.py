@@ -14,7 +14,7 @@ from tensorrt_stand_in import StandIn
 
 from pysdk import Plan, Sampler
 from pysdk.errors import DeviceError, EngineError
-from pysdk.plan_writer import write_plan
+from pysdk.plan.writer import write_plan
 
 
 @pytest.mark.parametrize(

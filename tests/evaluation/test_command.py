@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from pysdk.cli.evaluate import command
 from pysdk.errors import OptionError, PysdkError
-from pysdk.evaluation.command import command
 from pysdk.evaluation.sources import open_source
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def test_options_that_do_not_apply_are_refused(garments_plan: Path) -> None:
 def test_refused_before_the_reference_is_gone_through(
     garments_plan: Path, monkeypatch: pytest.MonkeyPatch, images: str | None, options: tuple[str, ...], message: str
 ) -> None:
-    monkeypatch.setattr("pysdk.evaluation.command.measure", lambda *_, **__: pytest.fail("measured before the check"))
+    monkeypatch.setattr("pysdk.cli.evaluate.measure", lambda *_, **__: pytest.fail("measured before the check"))
     with pytest.raises(PysdkError, match=message):
         evaluate(images or str(garments_plan), *options)
 
@@ -89,7 +89,7 @@ def test_torch_is_not_needed(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.modules["torch"] = None
-from pysdk.cli import main
+from pysdk.cli.commands import main
 sys.argv = ["pysdk", "evaluate", {SUBSET!r}, "--reference", {SUBSET!r}, "--features", {SHIPPED!r}, "-n", "50"]
 main()
 """

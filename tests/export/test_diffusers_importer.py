@@ -11,11 +11,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers_pipelines import CIFAR, SMALL, make_unet, run_ours, run_theirs, save_pipeline
-from pysdk.export import onnx_export
-from pysdk.export.build_engine import build
-from pysdk.export.importers import load_network
 
 from pysdk import Plan, Sampler
+from pysdk.export.build_engine import build
+from pysdk.export.importers import load_network
+from pysdk.export.lowering import torch_to_onnx as onnx_export
 
 TOLERANCE = 1e-4
 """Largest error of a chain's end, for images in [-1, 1]."""

@@ -9,11 +9,13 @@ import torch
 from click.testing import CliRunner
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers_pipelines import SMALL, make_unet, save_pipeline
-from pysdk.export import build_engine, diffusers_folder
-from pysdk.export.importers import diffusers_model, load_network
 from safetensors.torch import load_file, save_file
 
 from pysdk.errors import CheckpointError, MissingDependencyError, OptionError
+from pysdk.export import build_engine
+from pysdk.export.importers import load_network
+from pysdk.export.importers.diffusers import folder as diffusers_folder
+from pysdk.export.importers.diffusers import model as diffusers_model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
-from pysdk.export.diffusers_scheduler import DDIM, DDPM, STEPS, SchedulerConfig, read_scheduler
 
+from pysdk.diffusion.schedule import Schedule, make_schedule
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.manifest import Manifest, ModelInfo
-from pysdk.request import resolve_table
-from pysdk.schedule import Schedule, make_schedule
+from pysdk.export.importers.diffusers.scheduler import DDIM, DDPM, STEPS, SchedulerConfig, read_scheduler
+from pysdk.plan.manifest import Manifest, ModelInfo
+from pysdk.request.request import resolve_table
 
 SHAPE = (2, 3, 4, 4)
 STEP_COUNTS = (1000, 50, 27)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from pysdk.export import feature_network
 
 from pysdk.evaluation.features import OnnxFeatures
+from pysdk.export import feature_network
 from pysdk.training.classifier import Classifier, classify, save
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pysdk.export.diffusers_unet import check_numbers
-from pysdk.export.openai_flags import parse_flags
-from pysdk.export.source_file import check_link, first_bytes
-from pysdk.export.torch_file import read_state_dict
 
 from pysdk.errors import CheckpointError, OptionError
+from pysdk.export.importers.diffusers.unet import check_numbers
+from pysdk.export.importers.openai.flags import parse_flags
+from pysdk.export.importers.source_file import check_link, first_bytes
+from pysdk.export.importers.torch_file import read_state_dict
 
 pytestmark = pytest.mark.timeout(20)
 BYTEARRAY = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06" + (2**44).to_bytes(6, "little") + b"\x85R."

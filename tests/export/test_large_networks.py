@@ -18,16 +18,18 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
-from pysdk.export import build_engine, onnx_export, onnx_files
-from pysdk.export.build_engine import build, check_size
-from pysdk.export.importers import load_network
-from pysdk.export.native import tactics
 
 from pysdk import Plan, Sampler, engines
 from pysdk.errors import EngineError, ExportError, OptionError, PlanError
-from pysdk.manifest import EngineInfo
+from pysdk.export import build_engine
+from pysdk.export.build_engine import build, check_size
+from pysdk.export.engines.native import tactics
+from pysdk.export.importers import load_network
+from pysdk.export.lowering import onnx_files
+from pysdk.export.lowering import torch_to_onnx as onnx_export
 from pysdk.onnx_file.model import read
-from pysdk.plan_writer import add_engine, write_plan
+from pysdk.plan.manifest import EngineInfo
+from pysdk.plan.writer import add_engine, write_plan
 
 KINDS = ["native", "onnxruntime"]
 OPTIONS = {

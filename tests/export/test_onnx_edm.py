@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pysdk.export.build_engine import build
-from pysdk.export.importers import load_network
 from torch import nn
 
 from pysdk import Sampler
 from pysdk.errors import CheckpointError, OptionError
+from pysdk.export.build_engine import build
+from pysdk.export.importers import load_network
 
 SHAPE = (3, 8, 8)
 SIGMA_DATA = 0.6

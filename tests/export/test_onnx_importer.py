@@ -7,12 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from pysdk.export.build_engine import build
-from pysdk.export.importers import load_network
-from pysdk.export.onnx_surgery import all_tensors
 
 from pysdk import Sampler
 from pysdk.errors import CheckpointError, ExportError, OptionError
+from pysdk.export.build_engine import build
+from pysdk.export.importers import load_network
+from pysdk.export.lowering.surgery import all_tensors
 
 FORM = {"prediction_type": "epsilon", "schedule": "linear", "timesteps": "20"}
 SIZE = 6

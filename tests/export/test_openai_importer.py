@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 from openai_weights import IMAGES, LABELS, SEED, Golden
-from pysdk.export.build_engine import build
-from pysdk.export.importers import load_network
-from pysdk.export.importers.openai_unet import make_schedule
-from pysdk.export.openai_classifier import load_classifier
-from pysdk.export.openai_flags import parse_flags
 
 from pysdk import Sampler, _native
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.manifest import Manifest
+from pysdk.export.build_engine import build
+from pysdk.export.classifier.openai import load_classifier
+from pysdk.export.importers import load_network
+from pysdk.export.importers.openai.flags import parse_flags
+from pysdk.export.importers.openai.model import make_schedule
 from pysdk.noise import normal
-from pysdk.request import resolve_table
+from pysdk.plan.manifest import Manifest
+from pysdk.request.request import resolve_table
 from pysdk.training.unet import UNet, UNetConfig
 
 CASES = ("improved", "improved_ddim", "guided", "guided_xstart")

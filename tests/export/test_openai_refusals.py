@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from openai_weights import Golden
-from pysdk.export.importers import load_network
-from pysdk.export.openai_flags import parse_flags
 
 from pysdk.errors import CheckpointError, OptionError
+from pysdk.export.importers import load_network
+from pysdk.export.importers.openai.flags import parse_flags
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from pysdk.export import onnx_files
-from pysdk.export.build_engine import build
-from pysdk.export.importers import load_network
 from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan, Sampler
 from pysdk.errors import CheckpointError, ExportError, PlanError
-from pysdk.manifest import ClassifierInfo, ClipInfo, DefaultsInfo
-from pysdk.plan_writer import write_plan
+from pysdk.export.build_engine import build
+from pysdk.export.importers import load_network
+from pysdk.export.lowering import onnx_files
+from pysdk.plan.manifest import ClassifierInfo, ClipInfo, DefaultsInfo
+from pysdk.plan.writer import write_plan
 
 
 def changed(source: Path, path: Path, drop: str = "", **fields: object) -> Path:

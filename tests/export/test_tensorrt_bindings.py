@@ -29,8 +29,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pysdk import tensorrt_library
 from pysdk.errors import EngineError
-from pysdk.tensorrt_library import Log
-from pysdk.tensorrt_protocols import TensorrtContext, TensorrtEngine
+from pysdk.engines.tensorrt.library import Log
+from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 library = tensorrt_library.find("tensorrt")
 api = library.api
 assert library.version == tensorrt_library.installed_version("tensorrt"), library.version

@@ -9,16 +9,22 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
-from pysdk.export import build_engine, onnx_export, tensorrt_builder, typed_onnx
-from pysdk.export.engine_options import TensorrtOptions, check_engines
-from pysdk.export.importers import load_network, tensorrt_plan
-from pysdk.export.network import Network
-from pysdk.export.onnx_files import OnnxFiles
-from pysdk.export.tensorrt_builder import Built
 
-from pysdk import Plan, Sampler, cuda_driver, tensorrt_library
+from pysdk import Plan, Sampler
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt.library import Library, Log
 from pysdk.errors import CheckpointError, EngineError, ExportError, MissingDependencyError, OptionError
-from pysdk.tensorrt_library import Library, Log
+from pysdk.export import build_engine
+from pysdk.export.engines import tensorrt as tensorrt_builder
+from pysdk.export.engines.tensorrt import Built
+from pysdk.export.importers import load_network
+from pysdk.export.importers.trtexec import model as tensorrt_plan
+from pysdk.export.lowering import precision as typed_onnx
+from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.export.network import Network
+from pysdk.export.settings import TensorrtOptions, check_engines
+from pysdk.runtime import cuda_driver
 
 
 def device() -> str | None:

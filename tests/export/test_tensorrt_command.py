@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
-from pysdk.export import build_engine
 
-from pysdk import Plan, cuda_driver, tensorrt_library
-from pysdk.cuda_driver import CudaDevice
-from pysdk.engines import tensorrt
+from pysdk import Plan
+from pysdk.engines.tensorrt import engine as tensorrt
+from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.export import build_engine
+from pysdk.runtime import cuda_driver
+from pysdk.runtime.cuda_driver import CudaDevice
 
 pytestmark = pytest.mark.skipif(
     tensorrt_library.installed()[:1] != ["tensorrt_rtx"],

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pysdk.export import build_engine
-from pysdk.export.classifier import add_classifier
-from pysdk.export.importers import tensorrt_plan
-from pysdk.export.network import Network
-from pysdk.export.onnx_options import parse_options
-from pysdk.export.tensorrt_engine import EngineFile, network_of
 from torch import nn
 
 from pysdk import Plan, Sampler
-from pysdk.engines.tensorrt import check_io
+from pysdk.engines.tensorrt.engine import check_io
+from pysdk.engines.tensorrt.library import IoTensor
 from pysdk.errors import CheckpointError, EngineError, OptionError
-from pysdk.plan_writer import add_engine
-from pysdk.tensorrt_library import IoTensor
+from pysdk.export import build_engine
+from pysdk.export.classifier.adding import add_classifier
+from pysdk.export.importers.onnx.options import parse_options
+from pysdk.export.importers.trtexec import model as tensorrt_plan
+from pysdk.export.importers.trtexec.engine import EngineFile, network_of
+from pysdk.export.network import Network
+from pysdk.plan.writer import add_engine
 
 FORM = {"prediction_type": "epsilon", "schedule": "linear", "timesteps": "20"}
 X = IoTensor("sample", "float32", (-1, 3, 8, 8), True)

@@ -12,12 +12,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
-from pysdk.export import typed_error, typed_onnx
-from pysdk.export.typed_error import Inputs, measure, session
 
 from pysdk import Plan
 from pysdk.errors import ExportError
-from pysdk.manifest import EdmInfo, Manifest, ModelInfo, ScheduleInfo
+from pysdk.export.lowering import precision as typed_onnx
+from pysdk.export.lowering import precision_error as typed_error
+from pysdk.export.lowering.precision_error import Inputs, measure, session
+from pysdk.plan.manifest import EdmInfo, Manifest, ModelInfo, ScheduleInfo
 
 PRECISIONS = ("float16", "bfloat16")
 NUMPY = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

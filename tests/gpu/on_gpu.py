@@ -11,11 +11,11 @@ from device_cases import begin, make_chain
 from test_native_update import Case
 
 from pysdk import _native
-from pysdk.cuda.torch_network import TorchNetwork
-from pysdk.manifest import ModelInfo
-from pysdk.schedule import Schedule
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import STEP_COLUMNS
+from pysdk.plan.manifest import ModelInfo
+from pysdk.runtime.torch_network import TorchNetwork
 from pysdk.solvers import make_table
-from pysdk.table import STEP_COLUMNS
 
 MODEL = ModelInfo(name="test", shape=(3, 16, 16), out_channels=3)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pysdk import _native
-from pysdk.table import STEP_COLUMNS
+from pysdk.diffusion.table import STEP_COLUMNS
 
 ROWS = 40
 SHAPES = [(3, 16, 16), (1, 5, 7)]

@@ -11,7 +11,7 @@ from on_gpu import MODEL, play_on_gpu, small_network, smooth_chain
 from test_native_update import assert_same_bits, make_case
 
 from pysdk import _native, images, noise
-from pysdk.table import Clip
+from pysdk.diffusion.table import Clip
 
 PATHS = ["while", "step", "plain"]
 CLIPS = [Clip.none(), Clip.clamp(0.8), Clip.dynamic(0.9), Clip.dynamic(0.995, 1.3)]

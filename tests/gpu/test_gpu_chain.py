@@ -19,9 +19,10 @@ import pytest
 from on_gpu import MODEL, smooth_chain
 from test_native_update import assert_same_bits
 
-from pysdk import Sampler, _native, noise, reference
+from pysdk import Sampler, _native, noise
+from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import DeviceError
-from pysdk.schedule import Schedule
 from pysdk.solvers import make_table
 
 SANITIZED, PROFILED = (Path(__file__).with_name(name) for name in ("sanitized_chain.py", "profiled_chain.py"))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pysdk import Plan, Sampler, tensorrt_library
-from pysdk.engines import tensorrt
+from pysdk import Plan, Sampler
+from pysdk.engines.tensorrt import engine as tensorrt
+from pysdk.engines.tensorrt import library as tensorrt_library
 from pysdk.errors import EngineError, OptionError
 
 
@@ -20,7 +21,7 @@ def tensorrt_plan(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPat
     if not tensorrt_library.installed():
         pytest.skip("TensorRT is not installed")
     from pysdk.export.build_engine import build
-    from pysdk.export.engine_options import TensorrtOptions
+    from pysdk.export.settings import TensorrtOptions
 
     path = tmp_path_factory.mktemp("tensorrt") / "engine.plan"
     manifest = build(

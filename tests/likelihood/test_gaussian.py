@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from pysdk import _native
+from pysdk.diffusion.schedule import Schedule
 from pysdk.likelihood.terms import Terms, make_terms, prior_nats
-from pysdk.schedule import Schedule
 
 MEAN, DEVIATION = 0.1, 0.2
 SHAPE = (1, 32, 32)

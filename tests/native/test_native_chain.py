@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pysdk import _native, noise
-from pysdk.table import StepTable
+from pysdk.diffusion.table import StepTable
 
 BATCH, SHAPE = 2, (1, 3, 5)
 INDEX = np.arange(BATCH, dtype=np.uint64)
@@ -374,7 +374,7 @@ def test_other_threads_run_while_a_row_does():
 INTERRUPTED = """
 import numpy as np, sys, time
 from pysdk import _native
-from pysdk.table import StepTable
+from pysdk.diffusion.table import StepTable
 chain = _native.Chain(batch=2, shape=(1, 8, 8))
 calls = 0
 def denoise():

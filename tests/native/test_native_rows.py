@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pysdk import _native, noise
-from pysdk.table import StepTable
+from pysdk.diffusion.table import StepTable
 
 BATCH, SHAPE = 2, (1, 3, 5)
 INDEX = np.arange(BATCH, dtype=np.uint64)
@@ -182,7 +182,7 @@ def test_attach_errors():
 FORKED = """
 import os, numpy as np
 from pysdk import _native
-from pysdk.table import StepTable
+from pysdk.diffusion.table import StepTable
 chain = _native.Chain(batch=4, shape=(3, 64, 64), threads=3)
 chain.attach(lambda: None)
 rows = StepTable.from_columns(t=np.zeros(4), a=0.5, s=1.0).float32()

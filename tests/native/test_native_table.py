@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pysdk import _native
+from pysdk.diffusion.table import STEP_COLUMNS, Clip, StepTable
 from pysdk.errors import OptionError, ScheduleError
-from pysdk.table import STEP_COLUMNS, Clip, StepTable
 
 
 def test_columns_are_named_once():

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pysdk import _native, noise, reference
-from pysdk.table import STEP_COLUMNS, Clip, StepTable
+from pysdk import _native, noise
+from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion.table import STEP_COLUMNS, Clip, StepTable
 
 Float = NDArray[np.float32]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pysdk.export.build_engine import build
-from pysdk.export.native.folding import product
 
 from pysdk import Plan
+from pysdk.export.build_engine import build
+from pysdk.export.engines.native.folding import product
 
 OTHER_MACHINE = {
     "PYTHONHASHSEED": "7",
@@ -40,7 +40,8 @@ def test_same_bytes_on_another_machine(
 def test_the_default_times_nothing(
     unconditional_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pysdk.export import engine_choice, native_builder
+    from pysdk.export import choose as engine_choice
+    from pysdk.export.engines.native import builder as native_builder
 
     def timed(*_: object) -> None:
         raise AssertionError("something was timed")

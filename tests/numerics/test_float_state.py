@@ -15,8 +15,8 @@ import pytest
 from float_states import STATES, is_in_force, mxcsr, on_x86_and_glibc, set_mxcsr, thread_in
 
 from pysdk import Sampler, _native
+from pysdk.diffusion.schedule import Schedule
 from pysdk.images import to_uint8
-from pysdk.schedule import Schedule
 from pysdk.solvers import SOLVERS, make_table
 
 pytestmark = on_x86_and_glibc

@@ -1,8 +1,8 @@
 """The bits of one numerics version, held as hashes in hashes.json.
 
-A change of any sum or polynomial fails here: raise kNumericsVersion (csrc/cpu/numerics.h), say why in CHANGELOG.md, and
-add what `python tests/numerics/test_hashes.py PLAN` prints to hashes.json under the new number; PLAN is a build of the
-shipped model without --tune. Never change what stands under an old number.
+A change of any sum or polynomial fails here: raise kNumericsVersion (csrc/base/numerics.h), say why in CHANGELOG.md,
+and add what `python tests/numerics/test_hashes.py PLAN` prints to hashes.json under the new number; PLAN is a build of
+the shipped model without --tune. Never change what stands under an old number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from pysdk import Plan, Sampler, _native
-from pysdk.schedule import Schedule
+from pysdk.diffusion.schedule import Schedule
 from pysdk.solvers import make_table
 
 HERE = Path(__file__).parent

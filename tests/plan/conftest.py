@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from plan_files import MANIFEST, MEMBERS
 
-from pysdk.plan_writer import write_plan
+from pysdk.plan.writer import write_plan
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pysdk.container import directory, lay_out, local_header
 from pysdk.errors import PlanError
-from pysdk.manifest import (
+from pysdk.plan.container import directory, lay_out, local_header
+from pysdk.plan.manifest import (
     EngineInfo,
     Manifest,
     ModelInfo,
     ScheduleInfo,
     encode_manifest,
 )
-from pysdk.plan import Plan
+from pysdk.plan.reader import Plan
 
 MODEL = ModelInfo(name="tiny", shape=(1, 28, 28), out_channels=1, num_classes=10, null_label=10, parameters=1234)
 MANIFEST = Manifest(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plan_files import MANIFEST, MEMBERS, contents
 
 from pysdk.errors import OptionError, PlanError
-from pysdk.manifest import (
+from pysdk.plan.manifest import (
     ClipInfo,
     DefaultsInfo,
     EngineInfo,
@@ -20,8 +20,8 @@ from pysdk.manifest import (
     ModelInfo,
     ScheduleInfo,
 )
-from pysdk.plan import Plan
-from pysdk.plan_writer import add_engine, write_plan
+from pysdk.plan.reader import Plan
+from pysdk.plan.writer import add_engine, write_plan
 
 
 def test_round_trip(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from plan_files import contents
 
 from pysdk.errors import PlanError
-from pysdk.manifest import (
+from pysdk.plan.manifest import (
     Manifest,
     encode_manifest,
     parse_manifest,

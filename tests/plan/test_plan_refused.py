@@ -15,12 +15,12 @@ import pytest
 from plan_files import BUILD_AGAIN, MEMBERS, contents, edited, pack, refusal
 
 from pysdk import _native
-from pysdk.container import directory, lay_out, local_header
 from pysdk.errors import OptionTypeError, PlanNotFoundError
-from pysdk.manifest import (
+from pysdk.plan.container import directory, lay_out, local_header
+from pysdk.plan.manifest import (
     encode_manifest,
 )
-from pysdk.plan import Plan
+from pysdk.plan.reader import Plan
 
 
 def test_no_plan_there(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from plan_files import MANIFEST, MEMBERS
 
 from pysdk.errors import EngineError, OptionError, PlanError
-from pysdk.plan import Plan
-from pysdk.plan_writer import write_plan
+from pysdk.plan.reader import Plan
+from pysdk.plan.writer import write_plan
 
 SMAPS = Path("/proc/self/smaps")
 

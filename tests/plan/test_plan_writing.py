@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from plan_files import MANIFEST, MEMBERS
 
-from pysdk import plan_writer
 from pysdk.errors import OptionError, OptionTypeError, OutputError
-from pysdk.manifest import (
+from pysdk.plan import writer as plan_writer
+from pysdk.plan.manifest import (
     DefaultsInfo,
     Manifest,
     ScheduleInfo,
     encode_manifest,
 )
-from pysdk.plan_writer import write_plan
+from pysdk.plan.writer import write_plan
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_a_source_that_changes_meanwhile(path: Path, tmp_path: Path, monkeypatch
 FULL = """
 import resource, signal, sys
 from pysdk.errors import OutputError
-from pysdk.plan import Plan
-from pysdk.plan_writer import write_plan
+from pysdk.plan.reader import Plan
+from pysdk.plan.writer import write_plan
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 with Plan.open(sys.argv[1]) as plan:

@@ -10,10 +10,10 @@ from PIL import Image
 from tiny_networks import TOY_SHAPE, write_toy_plan
 
 from pysdk import Sampler
+from pysdk.cli.likelihood import command as likelihood_command
+from pysdk.cli.report import command
 from pysdk.errors import OptionError, OutputError
-from pysdk.likelihood.command import command as likelihood_command
-from pysdk.report.command import command
-from pysdk.report.compression import Curve, compression_curve, save_curve
+from pysdk.likelihood.compression import Curve, compression_curve, save_curve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 2, 2, 1), np.uint8)
 

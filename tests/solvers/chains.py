@@ -9,9 +9,9 @@ import importlib
 import numpy as np
 import torch
 
-from pysdk.edm import EdmSchedule, preconditioning
-from pysdk.levels import sigmas_of
-from pysdk.table import STEP_COLUMNS
+from pysdk.diffusion.edm import EdmSchedule, preconditioning
+from pysdk.diffusion.noise_levels import sigmas_of
+from pysdk.diffusion.table import STEP_COLUMNS
 
 SHAPE = (1, 2, 2, 2)
 

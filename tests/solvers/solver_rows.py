@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pysdk.schedule import Schedule
+from pysdk.diffusion.schedule import Schedule
 
 SHAPE = (2, 3, 4, 4)
 SCHEDULES = {"linear": Schedule.linear(), "cosine": Schedule.cosine()}

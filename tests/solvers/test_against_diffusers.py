@@ -15,10 +15,10 @@ from diffusers import (
 )
 from solver_rows import SHORT
 
-from pysdk.edm import EdmSchedule
-from pysdk.levels import make_levels
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.noise_levels import make_levels
+from pysdk.diffusion.table import Clip
 from pysdk.solvers import PREDICTION_TYPES, make_table
-from pysdk.table import Clip
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # theirs

@@ -11,10 +11,10 @@ import pytest
 from chains import SHAPE, denoiser, make_network, run_rows
 from solver_rows import SHORT
 
-from pysdk.edm import EdmSchedule, preconditioning
-from pysdk.levels import make_levels, sigmas_of
+from pysdk.diffusion.edm import EdmSchedule, preconditioning
+from pysdk.diffusion.noise_levels import make_levels, sigmas_of
+from pysdk.diffusion.table import Clip
 from pysdk.solvers import PREDICTION_TYPES, make_table
-from pysdk.table import Clip
 
 TOLERANCE = 1e-9
 CHURN = {"s_churn": 4.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}

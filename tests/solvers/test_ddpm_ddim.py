@@ -8,12 +8,12 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
 from solver_rows import SCHEDULES, SHAPE, STEP_COUNTS, apply, assert_rows_agree, in_float64, random_row
 
+from pysdk.diffusion.schedule import Schedule, make_schedule
+from pysdk.diffusion.table import Clip
+from pysdk.diffusion.timesteps import make_timesteps
 from pysdk.errors import OptionError
-from pysdk.schedule import Schedule, make_schedule
 from pysdk.solvers import PREDICTION_TYPES, SOLVERS, make_table, read_output
 from pysdk.solvers.ddpm import VARIANCES
-from pysdk.table import Clip
-from pysdk.timesteps import make_timesteps
 
 CLIPS = {
     "none": (Clip.none(), {"clip_sample": False}),

@@ -5,10 +5,10 @@ import pytest
 from chains import SHAPE, make_network, run_rows
 from solver_rows import SHORT
 
-from pysdk.edm import EdmSchedule
-from pysdk.schedule import Schedule
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip
 from pysdk.solvers import PREDICTION_TYPES, make_table
-from pysdk.table import Clip
 
 NONE, CLAMP = {"clip": Clip.none()}, {"clip": Clip.clamp(0.4)}
 SAME = [

@@ -6,11 +6,11 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from solver_rows import SCHEDULES
 
-from pysdk.edm import EdmSchedule
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.noise_levels import make_levels
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.sigmas import SIGMAS, exponential, karras, polyexponential
 from pysdk.errors import OptionError, OptionTypeError, ScheduleError
-from pysdk.levels import make_levels
-from pysdk.schedule import Schedule
-from pysdk.sigmas import SIGMAS, exponential, karras, polyexponential
 from pysdk.solvers import SOLVERS, make_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers'

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from pysdk import _native, reference
-from pysdk.edm import EdmSchedule
+from pysdk import _native
+from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion.edm import EdmSchedule
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError
-from pysdk.schedule import Schedule
 from pysdk.solvers import SOLVERS, make_table
 
 SHAPE = (2, 5, 3)

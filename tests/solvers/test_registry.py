@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from solver_rows import SCHEDULES
 
+from pysdk.diffusion.table import Clip
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.solvers import DEFAULT_CLIP, SOLVERS, make_table, solver, solver_options
-from pysdk.table import Clip
 
 
 def test_default_clip_is_for_data_in_minus_1_to_1():

@@ -6,10 +6,10 @@ import torch
 from diffusers import DDIMInverseScheduler
 from solver_rows import SCHEDULES, STEP_COUNTS, apply, random_row
 
+from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip
 from pysdk.errors import OptionError
-from pysdk.schedule import Schedule
 from pysdk.solvers import PREDICTION_TYPES, make_table
-from pysdk.table import Clip
 
 schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError
-from pysdk.schedule import Schedule
 from pysdk.training.diffusion import PIXEL, Diffusion, Gaussian, Loss, PredictionType
 
 SCHEDULE = Schedule.linear(100, 1e-3, 0.2)

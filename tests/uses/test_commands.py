@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pysdk import Sampler, cli
+from pysdk import Sampler
+from pysdk.cli import commands as cli
 
 Call = Callable[..., tuple[int, str]]
 

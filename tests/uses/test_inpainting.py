@@ -11,8 +11,8 @@ import torch
 from pysdk import Sampler
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.noise import KNOWN, normal
+from pysdk.tasks.inpaint import moves
 from pysdk.training.checkpoint import load_model
-from pysdk.uses.inpainting import moves
 
 MASK = np.zeros((8, 8), bool)
 MASK[2:6, 3:] = True

@@ -8,7 +8,7 @@ import pytest
 from pysdk import Clip, Sampler
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.noise import normal
-from pysdk.uses.interpolation import slerp
+from pysdk.tasks.interpolate import slerp
 
 
 def test_slerp_goes_along_the_sphere() -> None:

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "cuda/cuda_chain.h"
-#include "cuda/simulated_device.h"
 #include "runtime.h"
+#include "testing/simulated_device.h"
 
 struct Case {
   Case(const char* name, void (*run)());

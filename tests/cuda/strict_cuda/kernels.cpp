@@ -32,7 +32,7 @@ Here here;  // under the runtime's lock
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wunused-function"
-#include "cuda/kernels.cuh"
+#include "cuda/rows/kernels.cuh"
 #pragma GCC diagnostic pop
 #undef threadIdx
 #undef blockIdx

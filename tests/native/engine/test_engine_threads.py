@@ -18,7 +18,7 @@ from engine_corpus import CORPUS, normal, unet
 from engine_programs import Program
 
 from pysdk import _native
-from pysdk.table import StepTable
+from pysdk.diffusion.table import StepTable
 
 FOLDER = str(Path(__file__).parent)
 SANITIZED = os.environ.get("PYSDK_SANITIZE", "")

@@ -1,0 +1,1 @@
+"""Builders of the engines in a plan, one a kind."""

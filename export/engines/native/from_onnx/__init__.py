@@ -1,0 +1,1 @@
+"""Reading an ONNX graph as a program, one node after the other."""

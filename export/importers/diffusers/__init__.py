@@ -1,0 +1,1 @@
+"""Pipelines and networks that diffusers saved."""

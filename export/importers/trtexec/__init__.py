@@ -1,0 +1,1 @@
+"""Engines that TensorRT serialized for somebody else."""

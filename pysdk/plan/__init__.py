@@ -1,0 +1,1 @@
+"""engine.plan: the network, its schedule and its compiled engines in one file."""

@@ -1,1 +1,0 @@
-"""Plotted reports on a plan, one command each: pysdk report."""

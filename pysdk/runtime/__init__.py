@@ -1,0 +1,1 @@
+"""Running chains on a processor or a device: memory, deadlines, interrupts, batches."""

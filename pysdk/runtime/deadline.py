@@ -1,0 +1,72 @@
+"""The `deadline` of a call: seconds after which it ends with DeadlineError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pysdk import _native
+from pysdk.errors import DeadlineError, OptionError, OptionTypeError
+
+if TYPE_CHECKING:
+    from pysdk.request.request import Request
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Seconds that were given, and the stop that comes when they are over; they are counted from `of`."""
+
+    seconds: float
+    stop: _native.Stop
+
+    @classmethod
+    def of(cls, seconds: object) -> Deadline | None:
+        """A deadline that begins now; none for None.
+
+        Raises:
+            OptionError, OptionTypeError: it is not a finite number above 0.
+        """
+        if seconds is None:
+            return None
+        if isinstance(seconds, bool) or not hasattr(seconds, "__float__"):
+            raise OptionTypeError(f"deadline is {seconds!r}, expected a number of seconds")
+        try:
+            value = float(seconds)
+        except OverflowError:
+            value = math.inf
+        if not (math.isfinite(value) and value > 0):
+            raise OptionError(f"deadline is {seconds!r}, expected a finite number of seconds above 0")
+        return cls(value, _native.Stop(value))
+
+
+@contextmanager
+def told(
+    deadline: Deadline | None, request: Request, images: int, chain: _native.Chain | _native.CudaChain
+) -> Iterator[None]:
+    """DeadlineError in the place of StoppedError: so many images of the request were done, and rows of this chain."""
+    try:
+        yield
+    except _native.StoppedError:
+        if deadline is None:
+            raise
+        raise DeadlineError(
+            f"the deadline of {deadline.seconds:g} s is over: {images} of {len(request)} images were done, the next "
+            f"were at row {chain.position} of {len(request.table)}; give more time, or ask for fewer images or steps"
+        ) from None
+
+
+@contextmanager
+def told_of_terms(deadline: Deadline | None) -> Iterator[None]:
+    """DeadlineError in the place of StoppedError."""
+    try:
+        yield
+    except _native.StoppedError:
+        if deadline is None:
+            raise
+        raise DeadlineError(
+            f"the deadline of {deadline.seconds:g} s is over before all terms were computed; give more time, or ask "
+            "for fewer images or terms"
+        ) from None
