@@ -10,7 +10,7 @@
 
 #include "engine/fields.h"
 #include "engine/kernels.h"
-#include "engine/workers.h"
+#include "base/workers.h"
 
 namespace pysdk::engine {
 
