@@ -8,7 +8,7 @@ import pytest
 
 from pysdk import Plan, Sampler, _native
 from pysdk.cli.commands import pysdk
-from pysdk.cli.texts import MemorySize
+from pysdk.cli.parsing import MemorySize
 from pysdk.engines import native
 from pysdk.engines.onnxruntime.arena import foldable
 from pysdk.engines.onnxruntime.engine import open_session

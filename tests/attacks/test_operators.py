@@ -159,10 +159,11 @@ def test_the_command(branching: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(pysdk, [*command, "--trust"]).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["sample", "edit", "inpaint", "interpolate", "likelihood", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["sample", "edit", "inpaint", "interpolate", "likelihood", "compression", "evaluate"]
+)
 def test_every_command_that_draws_has_it(command: str) -> None:
     assert "--trust" in CliRunner().invoke(pysdk, [command, "--help"]).output
-    assert "--trust" in CliRunner().invoke(pysdk, ["report", "compression", "--help"]).output
 
 
 def test_features(tmp_path: Path) -> None:

@@ -1,0 +1,62 @@
+"""pysdk info: what is in a plan, and which of its engines runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pysdk.errors import PysdkError
+
+
+@click.command("info")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--verify", is_flag=True, help="Verify every checksum first.")
+def command(plan: Path, as_json: bool, verify: bool) -> None:
+    """Say what is in PLAN and which of its engines runs here."""
+    from pysdk import engines
+    from pysdk.plan.reader import Plan
+    from pysdk.runtime.devices import open_device
+    from pysdk.runtime.memory import default_limit
+
+    def cost(opened: Plan) -> str:
+        from pysdk.engines import native
+
+        info = next(info for info in opened.manifest.engines if info.kind == "native")
+        try:
+            sources = [opened.member(name) for name in info.data]
+            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
+            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
+        except PysdkError as error:
+            return f"none ({error})"
+        return (
+            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
+            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
+            f"of {default_limit():,} allowed by default"
+        )
+
+    def taken(opened: Plan, device: int | None) -> str:
+        try:
+            if device is not None:
+                open_device(device)
+            chosen, others = engines.choose(opened, device=device)
+            others |= engines.second(opened, chosen)
+            return f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
+        except PysdkError as error:
+            return f"none ({error})"
+
+    with Plan.open(plan) as opened:
+        if verify:
+            opened.verify()
+        running = {"runs_here": taken(opened, None)}
+        if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
+            running["runs_on_cuda"] = taken(opened, 0)
+        if "native" in {info.kind for info in opened.manifest.engines}:
+            running["native_cost"] = cost(opened)
+        if as_json:
+            click.echo(json.dumps({**opened.describe(), **running}, indent=2))
+        else:
+            lines = (f"{name.replace('_', ' ')}: {text}" for name, text in running.items())
+            click.echo("\n".join([opened.summary(), *lines]))
