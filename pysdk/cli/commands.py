@@ -11,7 +11,7 @@ import click
 
 from pysdk.distribution import DISTRIBUTION
 from pysdk.errors import PysdkError
-from pysdk.runtime import interrupts
+from pysdk.machine import interrupts
 
 # a command's module and what the list says of it; the module, often heavy, is imported when the command is called
 _COMMANDS = {
@@ -92,5 +92,5 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Run `pysdk`; its entry point is `pysdk.runtime.interrupts.main`."""
+    """Run `pysdk`; its entry point is `pysdk.cli.__main__.main`."""
     run(pysdk)

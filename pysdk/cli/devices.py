@@ -8,6 +8,6 @@ import click
 @click.command("devices")
 def command() -> None:
     """Say which CUDA devices this machine has, or why there are none."""
-    from pysdk.runtime.devices import describe_devices
+    from pysdk.machine.devices import describe_devices
 
     click.echo(describe_devices())

@@ -16,10 +16,11 @@ from pysdk.errors import PysdkError
 @click.option("--verify", is_flag=True, help="Verify every checksum first.")
 def command(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
-    from pysdk import engines
+    from pysdk.engines import choice, registry
+    from pysdk.machine.devices import open_device
+    from pysdk.machine.memory import default_limit
+    from pysdk.machine.processors import default_threads
     from pysdk.plan.reader import Plan
-    from pysdk.runtime.devices import open_device
-    from pysdk.runtime.memory import default_limit
 
     def cost(opened: Plan) -> str:
         from pysdk.engines import native
@@ -28,7 +29,7 @@ def command(plan: Path, as_json: bool, verify: bool) -> None:
         try:
             sources = [opened.member(name) for name in info.data]
             program = native.check(opened.manifest.model, opened.member(info.member), *sources)
-            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
+            found = native.checked_cost(program, info.batch_size, default_threads(), sources)
         except PysdkError as error:
             return f"none ({error})"
         return (
@@ -41,8 +42,8 @@ def command(plan: Path, as_json: bool, verify: bool) -> None:
         try:
             if device is not None:
                 open_device(device)
-            chosen, others = engines.choose(opened, device=device)
-            others |= engines.second(opened, chosen)
+            chosen, others = choice.choose(opened, device=device)
+            others |= choice.passed_over(opened, chosen)
             return f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
         except PysdkError as error:
             return f"none ({error})"
@@ -51,7 +52,7 @@ def command(plan: Path, as_json: bool, verify: bool) -> None:
         if verify:
             opened.verify()
         running = {"runs_here": taken(opened, None)}
-        if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
+        if "cuda" in {registry.home(info.kind) for info in opened.manifest.engines}:
             running["runs_on_cuda"] = taken(opened, 0)
         if "native" in {info.kind for info in opened.manifest.engines}:
             running["native_cost"] = cost(opened)

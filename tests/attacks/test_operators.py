@@ -18,11 +18,11 @@ from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError, EngineError, MemoryLimitError, OptionTypeError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.export.lowering import surgery as onnx_surgery
+from pysdk.machine.memory import Budget
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import NETWORK_NAME
 from pysdk.plan.writer import write_plan
-from pysdk.runtime.memory import Budget
 
 SHAPE = ["batch", 1, 2, 2]
 
