@@ -32,7 +32,7 @@ def find_plan(plan: Path | None, checkpoint: Path) -> Path:
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     built = BUILT / f"{weights[:16]}.plan"
     if not built.is_file():
-        from pysdk.export.build_engine import build
+        from pysdk.export.build import build
 
         built.parent.mkdir(parents=True, exist_ok=True)
         build(checkpoint, built)

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_networks import multiplication, toy_engine, write_toy_plan
 
 from pysdk import Clip, Sampler
-from pysdk.cli import commands as cli
+from pysdk.cli import commands
 from pysdk.cli.parsing import numbers, solver_options
 
 FEATURES = Path(__file__).parents[1] / "models" / "fashion-mnist-classifier"
@@ -45,7 +45,7 @@ def pysdk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         return Outcome(code, *capsys.readouterr())

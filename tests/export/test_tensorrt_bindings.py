@@ -29,7 +29,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pysdk import tensorrt_library
 from pysdk.errors import EngineError
-from pysdk.engines.tensorrt.library import Log
+from pysdk.engines.tensorrt.libraries import Log
 from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 library = tensorrt_library.find("tensorrt")
 api = library.api

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pysdk import _native, noise
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.table import STEP_COLUMNS, Clip, StepTable
 
 Float = NDArray[np.float32]
@@ -89,7 +89,7 @@ class Case:
         )
         return chain, inputs
 
-    def reference(self) -> tuple[reference.State, list[Float]]:
+    def reference(self) -> tuple[numpy_chain.State, list[Float]]:
         inputs: list[Float] = []
         rows = iter(np.flatnonzero(self.table.column("skip") == 0))
         rows_with_gradient = iter(np.flatnonzero(self.table.column("grad")))
@@ -104,7 +104,7 @@ class Case:
             assert self.gradients is not None
             return self.gradients[next(rows_with_gradient)]
 
-        state = reference.run(
+        state = numpy_chain.run(
             self.table,
             denoise,
             shape=self.shape,
@@ -414,8 +414,8 @@ def test_stopping_between_rows_changes_nothing():
 
 def test_two_term_row_by_hand():
     table = StepTable.from_columns(t=[7.0], p=0.0, q=2.0, a=0.5, b=0.25)
-    state = reference.State.start(np.array([[[[4.0, -8.0]]]], np.float32))
+    state = numpy_chain.State.start(np.array([[[[4.0, -8.0]]]], np.float32))
     f = np.array([[[[1.0, 3.0]]]], np.float32)
-    after = reference.advance_row(table.rows[0], state, f, clip=Clip.clamp(3.0))
+    after = numpy_chain.advance_row(table.rows[0], state, f, clip=Clip.clamp(3.0))
     np.testing.assert_array_equal(after.d1, [[[[2.0, 3.0]]]])
     np.testing.assert_array_equal(after.x, [[[[2.5, -3.25]]]])
