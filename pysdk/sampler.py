@@ -144,7 +144,7 @@ class Sampler(Uses):
         model, gradient = manifest.model, None
         if classifier is not None:
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
-            info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
+            info = engines.of_classifier(classifier, size)
             network = self.plan.member(classifier.member)
             gradient = engines.module(info.kind).load(
                 reads, info, network, self.threads, budget=self._budget, trust=self._trust

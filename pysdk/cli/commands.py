@@ -202,25 +202,10 @@ def sample(
 def info(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
     from pysdk import engines
+    from pysdk.plan.cost import costs
     from pysdk.plan.reader import Plan
     from pysdk.runtime.devices import open_device
     from pysdk.runtime.memory import default_limit
-
-    def cost(opened: Plan) -> str:
-        from pysdk.engines import native
-
-        info = next(info for info in opened.manifest.engines if info.kind == "native")
-        try:
-            sources = [opened.member(name) for name in info.data]
-            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
-            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
-        except PysdkError as error:
-            return f"none ({error})"
-        return (
-            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
-            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
-            f"of {default_limit():,} allowed by default"
-        )
 
     def taken(opened: Plan, device: int | None) -> str:
         try:
@@ -238,11 +223,12 @@ def info(plan: Path, as_json: bool, verify: bool) -> None:
         running = {"runs_here": taken(opened, None)}
         if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
             running["runs_on_cuda"] = taken(opened, 0)
-        if "native" in {info.kind for info in opened.manifest.engines}:
-            running["native_cost"] = cost(opened)
+        for cost in costs(opened):
+            running[f"{cost.engine if cost.runs == 'network' else cost.runs}_cost"] = cost.summary()
         if as_json:
-            click.echo(json.dumps({**opened.describe(), **running}, indent=2))
+            click.echo(json.dumps({**opened.describe(), **running, "max_memory": default_limit()}, indent=2))
         else:
+            running["max_memory"] = f"{default_limit():,} bytes, unless --max-memory says otherwise"
             lines = (f"{name.replace('_', ' ')}: {text}" for name, text in running.items())
             click.echo("\n".join([opened.summary(), *lines]))
 

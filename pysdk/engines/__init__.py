@@ -1,6 +1,6 @@
 """Engines: one file each in this folder, found by its name, which is the engine's `kind` in a plan.
 
-An engine's module has two functions:
+An engine's module has these functions:
 
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can. A command in it may say PLAN for the plan's path.
@@ -9,6 +9,8 @@ An engine's module has two functions:
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.runtime.memory.Budget` that its memory is taken
         from, and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
+    def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
+        On the CPU: what is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.
 
 One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
 it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
@@ -28,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.errors import EngineError, MissingDependencyError
-from pysdk.plan.manifest import EngineInfo, ModelInfo
+from pysdk.plan.cost import Cost
+from pysdk.plan.manifest import ClassifierInfo, EngineInfo, ModelInfo
 from pysdk.plan.reader import Plan
 from pysdk.runtime.memory import Budget
 
@@ -127,6 +130,9 @@ class EngineModule(Protocol):
     def unusable(self, info: EngineInfo, *number: int) -> str | None:
         """Why this machine, or its device of this number, cannot run it, or None."""
 
+    def cost(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost:
+        """What it takes; only of engines on the CPU."""
+
     def load(
         self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limits: Any
     ) -> Any:
@@ -148,6 +154,11 @@ def module(kind: str) -> EngineModule:
 def home(kind: str) -> str | None:
     """Where such an engine runs: "cpu" or "cuda"; None if this pysdk does not know it."""
     return getattr(module(kind), "DEVICE", "cpu") if kind in kinds() else None
+
+
+def of_classifier(classifier: ClassifierInfo, batch_size: int = 1) -> EngineInfo:
+    """The engine that runs a plan's classifier."""
+    return EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=batch_size)
 
 
 def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None, *, trust: bool = False) -> Any:
