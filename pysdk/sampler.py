@@ -378,6 +378,7 @@ class Sampler(Uses):
                 padded=not executor.batch_invariant,
                 threads=self.threads,
                 advance=lambda bound, until: executor.advance(bound, until, report, limit),
+                take=executor.take,
             )
 
     def _previews(

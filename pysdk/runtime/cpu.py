@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -229,13 +229,23 @@ class Executor:
             threads=self.threads,
             rows=_MOST_ROWS,
         )
+        calls = [kind.batch * (2 if kind.guided else 1), *([kind.batch] if kind.alone else [])]
+        return self.take(size, f"a chain of {kind.batch} images needs", engine, calls)
+
+    def take(
+        self, size: int, what: str, engine: engines.Engine | None = None, calls: Sequence[int] = ()
+    ) -> Callable[[], None]:
+        """Take bytes from the budget, if need be those of idle chains, and those of networks bound to so many images.
+
+        As `Budget.take`; OptionError if no machine has as much.
+        """
         needs = getattr(engine, "memory", None)  # of the others it is not known
         if needs is not None:
             try:
-                size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
+                size += sum(needs(images) for images in calls)
             except ValueError as error:
                 raise OptionError(f"{error}; give a smaller batch_size") from None
-        return self._making_room(lambda: self.budget.take(size, f"a chain of {kind.batch} images needs"))
+        return self._making_room(lambda: self.budget.take(size, what))
 
     def _making_room(self, spend: Callable[[], _Result]) -> _Result:
         """`spend()`, where the memory is short once more without the idle chains."""
