@@ -171,7 +171,7 @@ def answer(
         batch_size: images in one network call.
         padded: whether every call must have this size.
         threads: of everything but the network.
-        advance: runs a native chain up to a row.
+        advance: runs a native chain to its end; its second argument is how many images are done.
         take: `pysdk.runtime.cpu.Executor.take`; what is taken is given back at the end.
 
     Raises:
@@ -209,7 +209,7 @@ def answer(
                 value_high=model.value_range[1],
                 labels=None if question.labels is None else question.labels[index],
             )
-            advance(bounds[size], len(terms.rows))
+            advance(bounds[size], first)
             nats[first:last] = bounds[size].terms[: last - first]
             errors[first:last] = bounds[size].errors[: last - first]
         _check_finite(nats, question)

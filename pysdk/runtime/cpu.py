@@ -132,7 +132,7 @@ class Executor:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     result[part] = chain.x[: part.stop - part.start]
         check_finite(result, request)
@@ -166,7 +166,7 @@ class Executor:
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                with told(deadline, request, 0, chain):
+                with told(deadline, 0, len(request), chain):
                     self.advance(chain, step, None, deadline)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])

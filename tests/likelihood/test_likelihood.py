@@ -1,5 +1,6 @@
 """`Sampler.likelihood` against the papers in float64 torch, on both tiny networks; largest difference 1e-5 bits/dim."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,20 @@ def test_idle_chains_make_room(conditional_plan: Path) -> None:
         sampler.sample(64, steps=2)
         sampler.likelihood(np.zeros((64, 8, 8, 1), np.uint8), labels=0, steps=[500, 0])
         assert sampler.info["running"]["memory"] == loaded
+
+
+def test_a_deadline_says_how_far_it_came(tmp_path: Path) -> None:
+    def linger(done: int, total: int) -> None:
+        if done == 10:  # the first batch's rows
+            time.sleep(1.1)
+
+    with (
+        Sampler(write_toy_plan(tmp_path / "toy.plan"), threads=1) as sampler,
+        pytest.raises(
+            DeadlineError, match=r"^the deadline of 1 s is over: 4 of 6 images were done, the next were at row 0 of 10;"
+        ),
+    ):
+        sampler.likelihood(pictures(6, TOY_SHAPE), deadline=1, progress=linger)
 
 
 def test_a_deadline_on_the_command_line(conditional_plan: Path, tmp_path: Path) -> None:
