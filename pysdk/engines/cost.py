@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pysdk.errors import PysdkError
+from pysdk.machine.processors import default_threads
 from pysdk.plan.manifest import EngineInfo
 
 if TYPE_CHECKING:
@@ -54,19 +55,19 @@ def costs(plan: Plan) -> list[Cost]:
 
     Nothing is allocated. A damaged network is `refused`.
     """
-    from pysdk import engines  # they build on plans
+    from pysdk.engines import registry  # whose engines say what they cost
 
     def cost(info: EngineInfo, runs: str) -> Cost:
         try:
             data = [plan.unverified(name) for name in info.data]  # only their sizes are looked at
-            threads = engines.default_threads()
-            found = engines.module(info.kind).cost(plan.manifest.model, info, plan.member(info.member), threads, *data)
+            threads = default_threads()
+            found = registry.module(info.kind).cost(plan.manifest.model, info, plan.member(info.member), threads, *data)
         except PysdkError as error:
             found = Cost(refused=str(error))
         return msgspec.structs.replace(found, engine=info.kind, runs=runs, batch_size=info.batch_size)
 
     manifest = plan.manifest
-    found = [cost(info, "network") for info in manifest.engines if engines.home(info.kind) == "cpu"]
+    found = [cost(info, "network") for info in manifest.engines if registry.home(info.kind) == "cpu"]
     if manifest.classifier is not None:
-        found.append(cost(engines.of_classifier(manifest.classifier), "classifier"))
+        found.append(cost(registry.of_classifier(manifest.classifier), "classifier"))
     return found

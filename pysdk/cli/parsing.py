@@ -1,4 +1,4 @@
-"""Texts of the command line as arguments of `Sampler`."""
+"""Parses texts of the command line into arguments of `Sampler`."""
 
 from __future__ import annotations
 
