@@ -27,10 +27,11 @@ from pysdk.plan.reader import Plan
 from pysdk.progress import Progress, reporter
 from pysdk.request.request import Noise, Request, make_request, resolve_table, split_arguments
 from pysdk.runtime.cpu import Executor
-from pysdk.runtime.deadline import Deadline, told_of_terms
+from pysdk.runtime.deadline import Deadline, told
 from pysdk.tasks.methods import Uses
 
 if TYPE_CHECKING:
+    from pysdk import _native
     from pysdk.likelihood.bound import Likelihood
     from pysdk.runtime.cuda import Launch
 
@@ -143,7 +144,7 @@ class Sampler(Uses):
         model, gradient = manifest.model, None
         if classifier is not None:
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
-            info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
+            info = registry.of_classifier(classifier, size)
             network = self.plan.member(classifier.member)
             gradient = registry.module(info.kind).load(
                 reads, info, network, self.threads, budget=self._budget, trust=self._trust
@@ -347,7 +348,7 @@ class Sampler(Uses):
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
             NumericalError: a term is NaN or infinite.
             EngineError: the network failed.
-            DeadlineError: the deadline was over before the terms were.
+            DeadlineError: the deadline was over before the terms were; the message says how many images were done.
         """
         from pysdk.likelihood.bound import answer, make_question
 
@@ -369,14 +370,20 @@ class Sampler(Uses):
         )
         executor.require_own_process()
         calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
-        with reporter(progress, calls) as report, told_of_terms(limit):
+        with reporter(progress, calls) as report:
+
+            def advance(bound: _native.Bound, done: int) -> None:
+                with told(limit, done, len(images), bound):
+                    executor.advance(bound, bound.length, report, limit)
+
             return answer(
                 question,
                 executor.engine,
                 batch_size=self.batch_size,
                 padded=not executor.batch_invariant,
                 threads=self.threads,
-                advance=lambda bound, until: executor.advance(bound, until, report, limit),
+                advance=advance,
+                take=executor.take,
             )
 
     def _previews(

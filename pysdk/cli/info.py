@@ -17,26 +17,10 @@ from pysdk.errors import PysdkError
 def command(plan: Path, as_json: bool, verify: bool) -> None:
     """Say what is in PLAN and which of its engines runs here."""
     from pysdk.engines import choice, registry
+    from pysdk.engines.cost import costs
     from pysdk.machine.devices import open_device
     from pysdk.machine.memory import default_limit
-    from pysdk.machine.processors import default_threads
     from pysdk.plan.reader import Plan
-
-    def cost(opened: Plan) -> str:
-        from pysdk.engines import native
-
-        info = next(info for info in opened.manifest.engines if info.kind == "native")
-        try:
-            sources = [opened.member(name) for name in info.data]
-            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
-            found = native.checked_cost(program, info.batch_size, default_threads(), sources)
-        except PysdkError as error:
-            return f"none ({error})"
-        return (
-            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
-            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
-            f"of {default_limit():,} allowed by default"
-        )
 
     def taken(opened: Plan, device: int | None) -> str:
         try:
@@ -54,10 +38,11 @@ def command(plan: Path, as_json: bool, verify: bool) -> None:
         running = {"runs_here": taken(opened, None)}
         if "cuda" in {registry.home(info.kind) for info in opened.manifest.engines}:
             running["runs_on_cuda"] = taken(opened, 0)
-        if "native" in {info.kind for info in opened.manifest.engines}:
-            running["native_cost"] = cost(opened)
+        for cost in costs(opened):
+            running[f"{cost.engine if cost.runs == 'network' else cost.runs}_cost"] = cost.summary()
         if as_json:
-            click.echo(json.dumps({**opened.describe(), **running}, indent=2))
+            click.echo(json.dumps({**opened.describe(), **running, "max_memory": default_limit()}, indent=2))
         else:
+            running["max_memory"] = f"{default_limit():,} bytes, unless --max-memory says otherwise"
             lines = (f"{name.replace('_', ' ')}: {text}" for name, text in running.items())
             click.echo("\n".join([opened.summary(), *lines]))

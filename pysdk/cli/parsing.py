@@ -38,6 +38,10 @@ max_memory_option = click.option(
     "--max-memory", type=MemorySize(), help="Memory to take at most, e.g. 2GiB (default: four fifths of the machine's)."
 )
 
+deadline_option = click.option(
+    "--deadline", type=float, help="Seconds after which this ends with an error (default: never)."
+)
+
 trust_option = click.option(
     "--trust", is_flag=True, help="Run also networks that could compute for ever; for files whose maker you know."
 )

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from pysdk.cli.parsing import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
+from pysdk.cli.parsing import (
+    SET_HELP,
+    deadline_option,
+    max_memory_option,
+    numbers,
+    solver_options,
+    steps_of,
+    trust_option,
+)
 from pysdk.errors import OptionError
 
 
@@ -25,7 +33,7 @@ from pysdk.errors import OptionError
 @click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
 @click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP)
 @click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
-@click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never).")
+@deadline_option
 @click.option("--threads", type=int, help="Processors to use (default: all).")
 @click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
 @max_memory_option

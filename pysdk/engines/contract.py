@@ -1,4 +1,4 @@
-"""What an engine offers. Its module in this folder, whose name is the engine's `kind` in a plan, has two functions:
+"""What an engine offers. Its module in this folder, whose name is the engine's `kind` in a plan, has these functions:
 
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can. A command in it may say PLAN for the plan's path.
@@ -7,6 +7,8 @@
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.machine.memory.Budget` that its memory is taken
         from, and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
+    def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
+        On the CPU: what is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.
 
 One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
 it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.engines.cost import Cost
 from pysdk.plan.manifest import EngineInfo, ModelInfo
 
 if TYPE_CHECKING:
@@ -113,6 +116,9 @@ class EngineModule(Protocol):
 
     def unusable(self, info: EngineInfo, *number: int) -> str | None:
         """Why this machine, or its device of this number, cannot run it, or None."""
+
+    def cost(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost:
+        """What it takes; only of engines on the CPU."""
 
     def load(
         self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limits: Any

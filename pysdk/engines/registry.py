@@ -8,7 +8,7 @@ from typing import Any, cast
 from pysdk.engines.contract import EngineModule
 from pysdk.errors import EngineError
 from pysdk.machine.memory import Budget
-from pysdk.plan.manifest import EngineInfo
+from pysdk.plan.manifest import ClassifierInfo, EngineInfo
 from pysdk.plan.reader import Plan
 
 KINDS = ("native", "onnxruntime", "tensorrt")
@@ -25,6 +25,11 @@ def module(kind: str) -> EngineModule:
 def home(kind: str) -> str | None:
     """Where such an engine runs: "cpu" or "cuda"; None if this pysdk does not know it."""
     return getattr(module(kind), "DEVICE", "cpu") if kind in KINDS else None
+
+
+def of_classifier(classifier: ClassifierInfo, batch_size: int = 1) -> EngineInfo:
+    """The engine that runs a plan's classifier."""
+    return EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=batch_size)
 
 
 def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None, *, trust: bool = False) -> Any:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -133,7 +133,7 @@ class Executor:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     result[part] = chain.x[: part.stop - part.start]
         check_finite(result, request)
@@ -167,7 +167,7 @@ class Executor:
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                with told(deadline, request, 0, chain):
+                with told(deadline, 0, len(request), chain):
                     self.advance(chain, step, None, deadline)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
@@ -230,13 +230,23 @@ class Executor:
             threads=self.threads,
             rows=_MOST_ROWS,
         )
+        calls = [kind.batch * (2 if kind.guided else 1), *([kind.batch] if kind.alone else [])]
+        return self.take(size, f"a chain of {kind.batch} images needs", engine, calls)
+
+    def take(
+        self, size: int, what: str, engine: Engine | None = None, calls: Sequence[int] = ()
+    ) -> Callable[[], None]:
+        """Take bytes from the budget, if need be those of idle chains, and those of networks bound to so many images.
+
+        As `Budget.take`; OptionError if no machine has as much.
+        """
         needs = getattr(engine, "memory", None)  # of the others it is not known
         if needs is not None:
             try:
-                size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
+                size += sum(needs(images) for images in calls)
             except ValueError as error:
                 raise OptionError(f"{error}; give a smaller batch_size") from None
-        return self._making_room(lambda: self.budget.take(size, f"a chain of {kind.batch} images needs"))
+        return self._making_room(lambda: self.budget.take(size, what))
 
     def _making_room(self, spend: Callable[[], _Result]) -> _Result:
         """`spend()`, where the memory is short once more without the idle chains."""

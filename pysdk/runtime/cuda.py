@@ -144,7 +144,7 @@ class CudaExecutor(Executor):
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     yield part, chain  # type: ignore[misc]
 
@@ -216,11 +216,11 @@ class CudaExecutor(Executor):
             if index % SLOTS == 0:  # all snapshots were read: the ring is free again
                 until = marks[min(index + SLOTS, len(marks)) - 1]
                 for chain, _ in chains:
-                    with device_errors(), told(deadline, request, 0, chain):
+                    with device_errors(), told(deadline, 0, len(request), chain):
                         chain.launch(until - chain.position, stop)
                         self._last = chain.path, chain.why
             for chain, _ in chains:
-                with device_errors(), told(deadline, request, 0, chain):
+                with device_errors(), told(deadline, 0, len(request), chain):
                     chain.wait(step, stop=stop)
             with device_errors():
                 x = np.concatenate([chain.snapshot(step)[:count] for chain, count in chains])

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pysdk.cli.parsing import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
+from pysdk.cli.parsing import (
+    SET_HELP,
+    deadline_option,
+    max_memory_option,
+    numbers,
+    solver_options,
+    steps_of,
+    trust_option,
+)
 from pysdk.errors import OptionError
 from pysdk.files.pictures import read_picture
 
@@ -28,7 +36,7 @@ _DRAWING = (
     click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all)."),
     click.option("--classifier-scale", help="Classifier guidance scale, or one per picture."),
     click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP),
-    click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never)."),
+    deadline_option,
     click.option("--threads", type=int, help="Processors to use (default: all)."),
     max_memory_option,
     trust_option,
