@@ -101,7 +101,7 @@ class BenchmarkNetwork:
     def plan(self, batch: int, threads: int) -> Path:
         """A new plan with the native engine, its program as `pysdk build` makes it when it is not told to tune."""
         onnx, model = OnnxFiles(self.onnx.read_bytes()), self.network.model
-        steps = len(self.manifest.schedule.betas)
+        steps = len(self.manifest.schedule.betas or ())
         found = build_native(model, onnx, batch, steps, threads, check_seconds=0)
         path = self.folder / f"batch{batch}-threads{threads}.plan"
         write_plan(path, msgspec.structs.replace(self.manifest, engines=(found.info,)), {**onnx.members, **found.files})
@@ -174,7 +174,7 @@ def float64_output(plan: Path, inputs: Inputs) -> NDArray[np.float64]:
 
 def diffusers_network(name: str, *, small: bool) -> BenchmarkNetwork:
     """ "cifar10" or "celebahq256" as diffusers configures it, with random weights; `small` to try the benchmark out."""
-    config = _DDPM | _CONFIGS[name]
+    config: dict[str, Any] = _DDPM | _CONFIGS[name]
     if small:
         config |= {"block_out_channels": tuple(size // _SMALLER for size in config["block_out_channels"])}
     folder = BUILT / f"{name}-{_digest(json.dumps(config).encode())}"
@@ -185,7 +185,8 @@ def diffusers_network(name: str, *, small: bool) -> BenchmarkNetwork:
         partial = folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         torch.manual_seed(0)
-        UNet2DModel(**config).save_pretrained(partial)
+        network: Any = UNet2DModel(**config)
+        network.save_pretrained(partial)
         partial.rename(source)
     return _open(source, folder)
 

@@ -31,7 +31,7 @@ def toy(tmp_path: Path) -> Sampler:
 
 def test_every_kind_has_a_module_and_every_module_a_kind() -> None:
     modules = {module.name for module in pkgutil.iter_modules(pysdk.engines.__path__)}
-    assert modules - {"contract", "registry", "choice"} == set(registry.KINDS)
+    assert modules - {"contract", "registry", "choice", "cost"} == set(registry.KINDS)
     for kind in registry.KINDS:
         module = registry.module(kind)
         assert callable(module.unusable)

@@ -243,7 +243,8 @@ def matmul_ceiling(size: int = 8192, repeats: int = 30) -> float:
         a @ a
     end.record()
     torch.cuda.synchronize()
-    return 2 * size**3 * repeats / (start.elapsed_time(end) / 1000)
+    seconds: float = start.elapsed_time(end) / 1000
+    return 2 * size**3 * repeats / seconds
 
 
 def _captured(work: Callable[[], Any]) -> torch.cuda.CUDAGraph:

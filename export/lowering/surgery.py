@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, compose, helper, inliner, numpy_helper
 
 from pysdk.errors import CheckpointError, ExportError
-from pysdk.export.importers.source_file import check_file
 from pysdk.export.lowering.onnx_files import SMALLEST, OnnxFiles, WeightsFile, is_large, move_out
 from pysdk.export.lowering.tensor_roles import Port, TensorRoles
+from pysdk.export.source_file import check_file
 from pysdk.onnx_file.tensors import DTYPES
 from pysdk.onnx_file.wire import MAX_FIELDS
 

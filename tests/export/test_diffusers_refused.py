@@ -251,7 +251,9 @@ def test_what_is_taken_for_a_hub_id(source, matches):
 
 
 def test_diffusers_is_optional(pipeline, monkeypatch, tmp_path):
-    monkeypatch.setattr("pysdk.engines.importlib.util.find_spec", lambda name: None if name == "diffusers" else name)
+    monkeypatch.setattr(
+        "pysdk.distribution.importlib.util.find_spec", lambda name: None if name == "diffusers" else name
+    )
     with pytest.raises(MissingDependencyError, match=r"pip install 'pysdk-diffusion\[diffusers\]'"):
         build(pipeline, tmp_path / "engine.plan")
 

@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from pysdk import Plan
 from pysdk.errors import ExportError
-from pysdk.export.lowering import precision_error
+from pysdk.export.engines.tensorrt import precision_error
+from pysdk.export.engines.tensorrt.precision_error import Inputs, measure, session
 from pysdk.export.lowering.precision import TYPES, Typed, in_precision
-from pysdk.export.lowering.precision_error import Inputs, measure, session
 from pysdk.plan.manifest import EdmInfo, Manifest, ModelInfo, ScheduleInfo
 
 PRECISIONS = ("float16", "bfloat16")

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pysdk.datasets.dataset import Dataset
+from pysdk.datasets.loading import load_dataset
 from pysdk.errors import CheckpointError, DataError, OptionError
 from pysdk.training import classifier
 from pysdk.training.classifier import Classifier, classify
-from pysdk.training.data import Dataset, load
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "models" / "fashion-mnist-classifier"
-SUBSET = load(str(ROOT / "tests" / "data" / "fashion_mnist_1000.npz"))
+SUBSET = load_dataset(str(ROOT / "tests" / "data" / "fashion_mnist_1000.npz"))
 
 
 def bright_and_dark(count: int = 64) -> Dataset:

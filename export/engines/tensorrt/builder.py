@@ -12,8 +12,8 @@ from pysdk.engines.tensorrt.libraries import IoTensor, Library, Log
 from pysdk.errors import OptionError
 from pysdk.export.check import Track
 from pysdk.export.engines.tensorrt.compiler import compile_network, inspect, require_device, targets
+from pysdk.export.engines.tensorrt.precision_error import TypedError, measure
 from pysdk.export.lowering.precision import in_precision
-from pysdk.export.lowering.precision_error import TypedError, measure
 from pysdk.export.network import Network
 from pysdk.export.settings import TensorrtOptions
 from pysdk.machine.processors import default_threads

@@ -12,9 +12,9 @@ from pysdk.engines.tensorrt import libraries
 from pysdk.engines.tensorrt.libraries import TITLES
 from pysdk.errors import CheckpointError, EngineError
 from pysdk.export.importers.onnx.options import parse_options
-from pysdk.export.importers.source_file import check_file, first_bytes
 from pysdk.export.importers.trtexec.engine import INSTEAD, EngineFile, network_of
 from pysdk.export.network import Network
+from pysdk.export.source_file import check_file, first_bytes
 from pysdk.machine import cuda_driver
 
 SUFFIXES = (".plan", ".engine", ".trt")
