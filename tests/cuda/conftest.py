@@ -8,10 +8,10 @@ from msgspec.structs import replace
 from pysdk import Plan, _native
 from pysdk.engines.tensorrt import kernel_cache
 from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.machine import cuda_driver
+from pysdk.machine.cuda_driver import CudaDevice
 from pysdk.plan.manifest import EngineInfo
 from pysdk.plan.writer import write_plan
-from pysdk.runtime import cuda_driver
-from pysdk.runtime.cuda_driver import CudaDevice
 
 
 @pytest.fixture
