@@ -1,6 +1,6 @@
-"""The pictures of docs/uses/ and docs/guidance.md and the table of round trips, from the shipped model and test images.
+"""Makes the pictures of docs/tasks/ and docs/guidance.md, and the table of round trips, with the shipped model.
 
-python tools/use_pictures.py [engine.plan]
+python tools/task_pictures.py [engine.plan]
 """
 
 from __future__ import annotations
