@@ -325,7 +325,7 @@ class Sampler(Uses):
         deadline: float | None = None,
         **options: Any,
     ) -> Likelihood:
-        """The variational bound of images in bits per dimension, term by term (DDPM, eq. 5; docs/likelihood.md).
+        """The variational bound of images in bits per dimension (DDPM, eq. 5; docs/quality/likelihood.md).
 
         The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
         image does not depend on the others, the batch size or the threads.
