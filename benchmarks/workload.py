@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import Plan, StepTable, _native, engines
+from pysdk import Plan, StepTable, _native
 from pysdk.diffusion.schedule import Schedule
-from pysdk.engines import Engine
+from pysdk.engines import choice, registry
+from pysdk.engines.contract import Engine
 from pysdk.plan.manifest import ModelInfo
 from pysdk.request.request import default_clip
 from pysdk.solvers import make_table
@@ -31,7 +33,7 @@ def find_plan(plan: Path | None, checkpoint: Path) -> Path:
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     built = BUILT / f"{weights[:16]}.plan"
     if not built.is_file():
-        from pysdk.export.build_engine import build
+        from pysdk.export.build import build
 
         built.parent.mkdir(parents=True, exist_ok=True)
         build(checkpoint, built)
@@ -62,8 +64,8 @@ class Workload:
     def open(cls, path: Path, checkpoint: Path, threads: int) -> Workload:
         """Open a plan and load the first of its engines that runs here."""
         plan = Plan.open(path)
-        info, _ = engines.choose(plan)
-        engine = engines.load(plan, info, threads)
+        info, _ = choice.choose(plan)
+        engine = registry.load(plan, info, threads)
         return cls(path, checkpoint, plan, info.kind, engine, threads)
 
     @property
@@ -74,7 +76,7 @@ class Workload:
     @property
     def schedule(self) -> Schedule:
         """The forward process."""
-        return Schedule.from_betas(self.plan.manifest.schedule.betas)
+        return Schedule.from_betas(self.plan.manifest.schedule.betas or ())
 
     def labels(self, n: int) -> NDArray[np.int64]:
         """The labels `Sampler.sample(n)` uses by default; zeros without classes."""
@@ -82,7 +84,7 @@ class Workload:
 
     def table(self, solver: str, steps: int | None) -> StepTable:
         """The step table of the plan's own default for a solver."""
-        options = {"variance": self.model.variance_type} if solver == "ddpm" else {}
+        options: dict[str, Any] = {"variance": self.model.variance_type} if solver == "ddpm" else {}
         clip = default_clip(self.plan.manifest.defaults)
         prediction = self.model.prediction_type
         return make_table(solver, self.schedule, steps=steps, prediction_type=prediction, clip=clip, **options)

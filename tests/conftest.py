@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tiny_networks import save_random_unet
+from kit.places import MODEL
+from kit.tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
 from pysdk.plan.writer import write_plan
@@ -62,15 +63,15 @@ def unconditional_plan(unconditional_checkpoint: Path) -> Path:
 @pytest.fixture(scope="session")
 def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model as `pysdk build` makes it, but for the time it takes to check more than two timesteps."""
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
     plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
-    build(Path(__file__).parents[1] / "models" / "fashion-mnist", plan, check_seconds=0)
+    build(MODEL, plan, check_seconds=0)
     return plan
 
 
 def lowered(checkpoint: Path) -> Path:
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
     # all timesteps are checked, however slow the machine is
     build(checkpoint, checkpoint / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)

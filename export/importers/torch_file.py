@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pysdk.errors import CheckpointError
-from pysdk.export.importers.source_file import check_file
 from pysdk.export.importers.torch_pickle import check_pickle, check_tensors
+from pysdk.export.source_file import check_file
 
 _LUCIDRAINS = re.compile(r"(^|\.)(init_conv|downs\.\d+\.\d+\.block1|mid_attn\.to_qkv)\.")
 
@@ -72,7 +72,7 @@ def _refuse_other_kinds(path: Path, data: dict[Any, Any]) -> None:
     if any(_LUCIDRAINS.search(name) for name in names):
         raise CheckpointError(
             f"{str(path)!r} is a checkpoint of denoising-diffusion-pytorch, whose network cannot be expressed with the "
-            "layers of this U-Net (RMSNorm, linear attention, memory keys; docs/import-other.md); export it to ONNX "
+            "layers of this U-Net (RMSNorm, linear attention, memory keys; docs/import/other.md); export it to ONNX "
             "and build that"
         )
     for key in ("state_dict", "model", "ema", "model_state_dict"):

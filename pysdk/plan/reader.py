@@ -140,6 +140,10 @@ class Plan:
             if failures:
                 raise failures[0] from None
 
+    def unverified(self, name: str) -> memoryview:
+        """As `member`, but its checksum is not verified: for what asks for the size alone."""
+        return self._view(name)
+
     def _view(self, name: str) -> memoryview:
         if self._file is None:
             raise PlanError(f"plan {str(self.path)!r} is closed; open it again")
@@ -175,11 +179,16 @@ class Plan:
             self.member(name).release()
 
     def describe(self) -> dict[str, Any]:
-        """The manifest as plain JSON values, the betas summed up, with the path and the file's size."""
+        """The manifest as plain JSON values, the betas summed up, with the path and the file's size.
+
+        Under "costs" is a `pysdk.engines.cost.Cost` of every network that runs on the CPU.
+        """
+        from pysdk.engines.cost import costs  # the one thing here that engines know
+
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
         betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")
         plain["schedule"] |= edm or {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
-        return {"path": str(self.path), "size": self.size, **plain}
+        return {"path": str(self.path), "size": self.size, **plain, "costs": msgspec.to_builtins(costs(self))}
 
     def summary(self) -> str:
         """What `describe` says that a person wants to know, one line each, for a terminal."""

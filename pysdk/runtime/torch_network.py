@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pysdk.engines import DeviceBuffers, require
+from pysdk.distribution import require
+from pysdk.engines.contract import DeviceBuffers
 from pysdk.errors import EngineError, OptionTypeError
 from pysdk.plan.manifest import ModelInfo
 
@@ -82,7 +83,7 @@ class TorchNetwork:
                 torch.no_grad(),
                 torch.cuda.device(device),
                 torch.cuda.use_mem_pool(pool),  # type: ignore[arg-type]
-                torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)),  # type: ignore[no-untyped-call]
+                torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)),
             ):
                 torch.clear_autocast_cache()  # casts of weights belong into the capture
                 made = network(*inputs)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from host_engine import HostEngine
+from kit.cuda.host_engine import HostEngine
+from kit.cuda.tensorrt_stand_in import INFO, StandIn
 from msgspec.structs import replace
-from tensorrt_stand_in import INFO, StandIn
 
 from pysdk import Plan, Sampler, _native
-from pysdk.engines.tensorrt import engine as tensorrt
+from pysdk.engines.tensorrt import engine
 from pysdk.errors import EngineError, OptionError
 
 either = pytest.mark.parametrize("trt", ["tensorrt", "tensorrt_rtx"], indirect=True)
@@ -126,7 +126,7 @@ def test_the_device_that_is_meant_is_asked(trt: StandIn, make: Callable[..., Pat
 
 def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Path]) -> None:
     with Plan.open(make()) as plan, pytest.raises(EngineError, match="cannot load the engine: deserialize: no current"):
-        tensorrt.load(plan.manifest.model, INFO, plan.member(INFO.member), 0)
+        engine.load(plan.manifest.model, INFO, plan.member(INFO.member), 0)
     assert not trt.device.is_current
     with Sampler(make(), device="cuda") as sampler:
         sampler.sample(2, steps=2)
@@ -142,7 +142,7 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
         shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
         assert "runs on cuda: none (" in shown
         assert text in shown
-    monkeypatch.setattr("pysdk.runtime.devices.open_device", lambda number: trt.device)
+    monkeypatch.setattr("pysdk.machine.devices.open_device", lambda number: trt.device)
     shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
     assert "runs here: " in shown
     assert "runs on cuda: tensorrt; " in shown

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.errors import CheckpointError
-from pysdk.export.importers.source_file import check_file, check_link
+from pysdk.export.source_file import check_file, check_link
 from pysdk.files.regular_file import MAX_JSON, read_file, read_object
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pysdk.engines import require
+from pysdk.distribution import require
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers.diffusers.folder import CONFIG, INDEX, INSTALL, Source, is_hub_id, open_source
 from pysdk.export.importers.diffusers.scheduler import DDIM, DDPM, STEPS, Scheduler, SchedulerConfig, read_scheduler
 from pysdk.export.importers.diffusers.unet import EmbedOnce, load_unet
-from pysdk.export.importers.source_file import first_bytes
 from pysdk.export.network import Network
+from pysdk.export.source_file import first_bytes
 from pysdk.plan.manifest import ModelInfo
 
 
