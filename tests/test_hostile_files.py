@@ -27,7 +27,7 @@ from pysdk.evaluation.sources import open_source
 from pysdk.files.pictures import _without_applications, picture_shape, read_picture
 from pysdk.files.regular_file import read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
-from pysdk.training.data import load
+from pysdk.training.data import EntryCount, load
 from pysdk.training.unet import UNetConfig
 
 pytestmark = pytest.mark.timeout(20)
@@ -185,6 +185,38 @@ def test_links_stay_inside_a_folder_of_pictures(tmp_path: Path) -> None:
     (folder / "class").mkdir()
     (folder / "class" / "loop").symlink_to(folder)
     refused(lambda: open_source(str(folder)), DataError, "link to a folder")
+
+
+@pytest.mark.parametrize("make", ["files", "folders", "files in a class", "links to folders"])
+def test_a_folder_of_much_else_is_left_early(tmp_path: Path, make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.training.data.MAX_OTHERS", 50)
+    looked: list[str] = []
+    before = EntryCount.is_folder
+    monkeypatch.setattr(EntryCount, "is_folder", lambda self, entry: looked.append(entry.name) or before(self, entry))
+    inner = tmp_path / "class" if make == "files in a class" else tmp_path
+    inner.mkdir(exist_ok=True)
+    for index in range(500):
+        path = inner / f"{index}.txt"
+        if make == "folders":
+            path.mkdir()
+        elif make == "links to folders":
+            path.symlink_to(inner)
+        else:
+            path.touch()
+    for reader in (lambda: load(str(tmp_path)), lambda: open_source(str(tmp_path))):
+        looked.clear()
+        refused(reader, DataError, "more than 50 files and folders that are no pictures; name a folder of pictures")
+        assert len(looked) < 60
+
+
+def test_as_much_else_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.training.data.MAX_OTHERS", 5)
+    monkeypatch.setattr("pysdk.training.data.MAX_PICTURES", 3)
+    for name in ("a.png", "b.PNG", "c.png", ".png", "png", "a.txt", "d.png.part", "e."):
+        (tmp_path / name).write_bytes(png())
+    assert len(load(str(tmp_path))) == 3
+    (tmp_path / "z.png").write_bytes(png())
+    refused(lambda: load(str(tmp_path)), DataError, "has more than 3 pictures; split it")
 
 
 def test_large_pictures_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
