@@ -25,7 +25,7 @@ from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.gallery import collect
 from pysdk.evaluation.sources import open_source
 from pysdk.files.pictures import _without_applications, picture_shape, read_picture
-from pysdk.files.regular_file import read_file, read_object, shown
+from pysdk.files.regular_file import file_sha256, read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
 from pysdk.training.data import EntryCount, load
 from pysdk.training.unet import UNetConfig
@@ -290,6 +290,7 @@ def test_files_are_of_bounded_size_and_paths_of_bounded_length(tmp_path: Path) -
     refused(lambda: read_file("/proc/self/maps", 10, DataError), DataError, "at most 10")  # says it has no bytes
     refused(lambda: read_file("a\0b", 10, DataError), DataError)
     refused(lambda: read_file("n" * 10_000, 10, DataError), DataError)
+    refused(lambda: file_sha256("/dev/zero", DataError), DataError, "is a device")
     assert len(shown("n" * 10_000)) < 200
     assert "\n" not in shown("a\nb")
 
