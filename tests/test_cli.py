@@ -119,7 +119,7 @@ def test_info(pysdk: Command, tmp_path: Path) -> None:
     outcome = pysdk("info", path, "--verify")
     assert (outcome.code, outcome.err) == (0, "")
     assert "toy: 1x2x2" in outcome.out
-    assert outcome.out.endswith("runs here: onnxruntime; quantum not: this pysdk does not know it\n")
+    assert "\nruns here: onnxruntime; quantum not: this pysdk does not know it\n" in outcome.out
     described = json.loads(pysdk("info", path, "--json").out)
     assert described["model"]["shape"] == [1, 2, 2]
     assert described["schedule"]["num_timesteps"] == 10
