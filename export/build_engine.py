@@ -6,7 +6,7 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from pysdk.runtime.interrupts import leave_at_once
+    from pysdk.cli.early_exit import leave_at_once
 
     leave_at_once()
 

@@ -1,5 +1,5 @@
 """python -m pysdk.cli: the command `pysdk`."""
 
-from pysdk.cli.commands import main
+from pysdk.cli.start import main
 
 main()

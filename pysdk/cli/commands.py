@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from pysdk.cli import early_exit
 from pysdk.cli.texts import (
     SET_HELP,
     deadline_option,
@@ -68,7 +69,7 @@ def pysdk() -> None:
 
 def run(command: click.Command) -> None:
     """Run a command; our own errors, and those of the system, become one line on stderr and exit code 1."""
-    interrupts.as_usual()
+    early_exit.as_usual()
     try:
         with interrupts.noted_interrupts() as noted:
             try:
@@ -82,9 +83,9 @@ def run(command: click.Command) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         interrupts.ending()
-        click.echo(interrupts.MESSAGE, err=True)
+        click.echo(early_exit.MESSAGE, err=True)
         _drop_output()
-        sys.exit(interrupts.CODE)
+        sys.exit(early_exit.CODE)
     except (PysdkError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         _drop_output()
@@ -104,7 +105,7 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Run `pysdk`; its entry point is `pysdk.runtime.interrupts.main`."""
+    """Run `pysdk`; its entry point is `pysdk.cli.start.main`."""
     run(pysdk)
 
 

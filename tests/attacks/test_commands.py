@@ -470,7 +470,7 @@ def test_features(here: Path, attack: str, monkeypatch: pytest.MonkeyPatch, capf
 )
 def test_as_users_run_it(here: Path, name: str, make: Make, arguments: list[str]) -> None:
     make(here / name)
-    program = [sys.executable, "-c", "from pysdk.runtime.interrupts import main; main()", *arguments]
+    program = [sys.executable, "-c", "from pysdk.cli.start import main; main()", *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=15, env=environment)
     assert_one_line(done.returncode, done.stderr)
