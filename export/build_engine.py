@@ -31,7 +31,7 @@ from pysdk.export.settings import (
     tensorrt_options,
 )
 from pysdk.files.atomic import check_target
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 from pysdk.plan.container import MAX_MEMBER_BYTES
 from pysdk.plan.manifest import Manifest
 from pysdk.plan.writer import write_plan

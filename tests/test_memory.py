@@ -8,14 +8,14 @@ import pytest
 
 from pysdk import Plan, Sampler, _native
 from pysdk.cli.commands import pysdk
-from pysdk.cli.texts import MemorySize
+from pysdk.cli.parsing import MemorySize
 from pysdk.engines import native
 from pysdk.engines.onnxruntime.arena import foldable
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import EngineError, MemoryLimitError, OptionError, OptionTypeError
+from pysdk.machine.memory import SHARE, Budget, default_limit, given
 from pysdk.onnx_file.model import read
 from pysdk.onnx_file.wire import Message
-from pysdk.runtime.memory import SHARE, Budget, default_limit, given
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

@@ -23,10 +23,10 @@ from onnx import TensorProto, helper
 from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan, Sampler, _native
-from pysdk.engines import default_threads
 from pysdk.errors import DeadlineError, OptionError, OptionTypeError
 from pysdk.export.preparation import step
-from pysdk.runtime.interrupts import interruptible
+from pysdk.machine.interrupts import interruptible
+from pysdk.machine.processors import default_threads
 
 LIMIT = 8.0
 """Seconds within which a call has to end on a busy machine; each would last a minute or more."""
@@ -307,7 +307,7 @@ def ctrl_c(command: list[str], seconds: float) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-MAIN = [sys.executable, "-c", "from pysdk.cli.start import main; main()"]
+MAIN = [sys.executable, "-m", "pysdk.cli"]
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -316,15 +316,15 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_begins_with_its_handler() -> None:
     """Whatever is imported before it is time in which Ctrl-C gives a traceback."""
-    code = "import sys; before = set(sys.modules); import pysdk.cli.start; print(*sorted(set(sys.modules) - before))"
+    code = "import sys; before = set(sys.modules); import pysdk.cli.__main__; print(*sorted(set(sys.modules) - before))"
     found = set(python(code).stdout.split())
     ours = {name for name in found if name.startswith("pysdk")}
-    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.early_exit", "pysdk.cli.start"}
+    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.cli.early_exit"}
     assert not found & {"typing", "threading", "click", "numpy", "json"}
 
 
 def test_ctrl_c_before_the_command_runs() -> None:
-    for module in ("pysdk.cli.start", "pysdk.cli.start, pysdk.cli.commands"):
+    for module in ("pysdk.cli.__main__", "pysdk.cli.__main__, pysdk.cli.commands"):
         done = python(f"import {module}, signal; signal.raise_signal(signal.SIGINT)")
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
     done = python("import pysdk.cli.commands, signal; signal.raise_signal(signal.SIGINT)")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.files.atomic import check_target
 from pysdk.plan.reader import Plan
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from pysdk.cli.texts import deadline_option, max_memory_option, steps_of, trust_option
+from pysdk.cli.parsing import deadline_option, max_memory_option, steps_of, trust_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
 from pysdk.files.atomic import atomic_file, check_target

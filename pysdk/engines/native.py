@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pysdk import _native
-from pysdk.engines import Buffers
+from pysdk.engines.contract import Buffers
+from pysdk.engines.cost import Cost
 from pysdk.errors import EngineError
-from pysdk.plan.cost import Cost
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import EngineInfo, ModelInfo
-from pysdk.runtime.memory import Budget
 
 VERSION = 1
 MAX_BYTES = 16 << 20
@@ -83,7 +83,7 @@ def unusable(info: EngineInfo) -> str | None:
 
 
 class NativeEngine:
-    """A loaded program; see `pysdk.engines.Engine`."""
+    """A loaded program; see `pysdk.engines.contract.Engine`."""
 
     def __init__(self, program: _native.Program, threads: int) -> None:
         self.program = program

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.errors import DataError, OptionError
 
 NEIGHBOURS = 3

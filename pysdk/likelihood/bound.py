@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import whole_number
 from pysdk.diffusion.schedule import Float64Array, Schedule
 from pysdk.diffusion.table import Clip
 from pysdk.diffusion.timesteps import Int64Array, Steps, make_timesteps
+from pysdk.engines.contract import Engine
 from pysdk.errors import NumericalError, OptionError, OptionTypeError
 from pysdk.likelihood.terms import Terms, make_terms, prior_nats
 from pysdk.plan.manifest import Manifest, ModelInfo
@@ -155,7 +156,7 @@ def make_question(
 
 def answer(
     question: Question,
-    engine: engines.Engine,
+    engine: Engine,
     *,
     batch_size: int,
     padded: bool,

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from pysdk.engines.cost import costs
 from pysdk.errors import OptionError, OptionTypeError, PlanError, PlanNotFoundError
 from pysdk.plan.container import Entry, read_entries
-from pysdk.plan.cost import costs
 from pysdk.plan.manifest import (
     MANIFEST_NAME,
     NETWORK_DATA_NAME,
@@ -182,7 +182,7 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """The manifest as plain JSON values, the betas summed up, with the path and the file's size.
 
-        Under "costs" is a `pysdk.plan.cost.Cost` of every network that runs on the CPU.
+        Under "costs" is a `pysdk.engines.cost.Cost` of every network that runs on the CPU.
         """
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
         betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")

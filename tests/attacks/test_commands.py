@@ -192,7 +192,7 @@ WITH_PLAN = {
     "interpolate": ["interpolate", "PLAN", "good.png", "good.png", "--steps", "5", "-o", "new.png"],
     "evaluate": ["evaluate", "PLAN", "--reference", "good.npz", "--features", "features.onnx", "-n", "8"],
     "likelihood": ["likelihood", "PLAN", "--data", "good.npz", "-n", "2"],
-    "report": ["report", "compression", "PLAN", "--data", "good.npz", "-n", "2", "-o", "new.csv"],
+    "compression": ["compression", "PLAN", "--data", "good.npz", "-n", "2", "-o", "new.csv"],
     "build": ["build", "PLAN", "-o", "new.plan"],
     "add-classifier": ["add-classifier", "PLAN", "good.pt"],
 }
@@ -209,7 +209,7 @@ WITH_DATA = {
     "evaluate": ["evaluate", "DATA", "--reference", "good.npz", *FEW],
     "evaluate --reference": ["evaluate", "good.npz", "--reference", "DATA", *FEW],
     "likelihood": ["likelihood", "good.plan", "--data", "DATA", "-n", "1"],
-    "report": ["report", "compression", "good.plan", "--data", "DATA", "-n", "1", "-o", "new.csv"],
+    "compression": ["compression", "good.plan", "--data", "DATA", "-n", "1", "-o", "new.csv"],
 }
 TINY = [
     "--model-channels",
@@ -470,7 +470,7 @@ def test_features(here: Path, attack: str, monkeypatch: pytest.MonkeyPatch, capf
 )
 def test_as_users_run_it(here: Path, name: str, make: Make, arguments: list[str]) -> None:
     make(here / name)
-    program = [sys.executable, "-c", "from pysdk.cli.start import main; main()", *arguments]
+    program = [sys.executable, "-c", "from pysdk.cli.__main__ import main; main()", *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=15, env=environment)
     assert_one_line(done.returncode, done.stderr)

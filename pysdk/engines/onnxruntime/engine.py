@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pysdk import _native
-from pysdk.engines import Buffers, require
+from pysdk.distribution import require
+from pysdk.engines.contract import Buffers
+from pysdk.engines.cost import Cost
 from pysdk.engines.onnxruntime.arena import limited_session, struck
 from pysdk.errors import EngineError, PysdkError
+from pysdk.machine.memory import Budget
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
-from pysdk.plan.cost import Cost
 from pysdk.plan.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
-from pysdk.runtime.memory import Budget
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -32,7 +33,7 @@ def unusable(info: EngineInfo) -> str | None:
 
 
 class OnnxRuntimeEngine:
-    """A session of ONNX Runtime; see `pysdk.engines.Engine`.
+    """A session of ONNX Runtime; see `pysdk.engines.contract.Engine`.
 
     Args:
         session: of the network.
