@@ -21,12 +21,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from forged import HIDDEN, model, number, outside, piece
-from forged import graph as forged_graph
-from hostile_files import HEADERS, IGNORED, PICTURES, npy, png, special
+from kit.hostile_files import HEADERS, IGNORED, PICTURES, npy, png, special
+from kit.onnx_bytes.forged import HIDDEN, model, number, outside, piece
+from kit.onnx_bytes.forged import graph as forged_graph
+from kit.processes import IMPORTS
+from kit.tiny_networks import multiplication, toy_engine, write_toy_plan
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny_networks import multiplication, toy_engine, write_toy_plan
 
 from pysdk.cli import commands
 from pysdk.engines.native import Head, TensorInfo
@@ -471,6 +472,6 @@ def test_features(here: Path, attack: str, monkeypatch: pytest.MonkeyPatch, capf
 def test_as_users_run_it(here: Path, name: str, make: Make, arguments: list[str]) -> None:
     make(here / name)
     program = [sys.executable, "-c", "from pysdk.cli.__main__ import main; main()", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | IMPORTS
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=15, env=environment)
     assert_one_line(done.returncode, done.stderr)

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, code_lines, shown
+from kit.pages import PAGES, code_lines, shown
+from kit.places import ROOT
 
 NEED_TORCH = ("pysdk.training", "pysdk.export")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch_bound
+from kit import torch_bound
+from kit.tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 from numpy.typing import NDArray
-from tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 
 from pysdk import Clip, Sampler, noise
 from pysdk.cli.commands import pysdk

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from kit.tiny_networks import toy_engine, write_toy_plan
 from onnx import TensorProto, helper
-from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan
 from pysdk.cli.commands import pysdk
