@@ -12,24 +12,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import engines
 from pysdk.checks import flag, whole_number
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.diffusion.timesteps import Steps
+from pysdk.engines import choice, registry
 from pysdk.errors import OptionError, OptionTypeError
-from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form
+from pysdk.machine.devices import device_number
+from pysdk.machine.float_state import standard_floats
+from pysdk.machine.memory import Budget
+from pysdk.machine.processors import MAX_THREADS, default_threads
 from pysdk.plan.manifest import EngineInfo
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress, reporter
 from pysdk.request.request import Noise, Request, make_request, resolve_table, split_arguments
 from pysdk.runtime.cpu import Executor
-from pysdk.runtime.deadline import Deadline, told_of_terms
-from pysdk.runtime.devices import device_number
-from pysdk.runtime.memory import Budget
+from pysdk.runtime.deadline import Deadline, told
 from pysdk.tasks.methods import Uses
 
 if TYPE_CHECKING:
+    from pysdk import _native
     from pysdk.likelihood.bound import Likelihood
     from pysdk.runtime.cuda import Launch
 
@@ -110,14 +112,12 @@ class Sampler(Uses):
         self._budget = Budget(max_memory)
         self._trust = flag("trust", trust)
         self.device = device
-        self.threads = whole_number(
-            "threads", engines.default_threads() if threads is None else threads, 1, engines.MAX_THREADS
-        )
+        self.threads = whole_number("threads", default_threads() if threads is None else threads, 1, MAX_THREADS)
         self.plan = plan if isinstance(plan, Plan) else Plan.open(plan)
         self._opened = self.plan is not plan
         try:
             if number is None:
-                chosen, self._skipped = engines.choose(self.plan, engine)
+                chosen, self._skipped = choice.choose(self.plan, engine)
                 self._executor, self._kind = self._load(chosen, batch_size), chosen.kind
             else:
                 from pysdk.runtime.cuda import load
@@ -144,15 +144,15 @@ class Sampler(Uses):
         model, gradient = manifest.model, None
         if classifier is not None:
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
-            info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
+            info = registry.of_classifier(classifier, size)
             network = self.plan.member(classifier.member)
-            gradient = engines.module(info.kind).load(
+            gradient = registry.module(info.kind).load(
                 reads, info, network, self.threads, budget=self._budget, trust=self._trust
             )
         sized = msgspec.structs.replace(chosen, batch_size=size)
         return Executor(
             model,
-            engines.load(self.plan, sized, self.threads, self._budget, trust=self._trust),
+            registry.load(self.plan, sized, self.threads, self._budget, trust=self._trust),
             gradient,
             batch_size=size,
             batch_invariant=invariant,
@@ -348,7 +348,7 @@ class Sampler(Uses):
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
             NumericalError: a term is NaN or infinite.
             EngineError: the network failed.
-            DeadlineError: the deadline was over before the terms were.
+            DeadlineError: the deadline was over before the terms were; the message says how many images were done.
         """
         from pysdk.likelihood.bound import answer, make_question
 
@@ -370,14 +370,20 @@ class Sampler(Uses):
         )
         executor.require_own_process()
         calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
-        with reporter(progress, calls) as report, told_of_terms(limit):
+        with reporter(progress, calls) as report:
+
+            def advance(bound: _native.Bound, done: int) -> None:
+                with told(limit, done, len(images), bound):
+                    executor.advance(bound, bound.length, report, limit)
+
             return answer(
                 question,
                 executor.engine,
                 batch_size=self.batch_size,
                 padded=not executor.batch_invariant,
                 threads=self.threads,
-                advance=lambda bound, until: executor.advance(bound, until, report, limit),
+                advance=advance,
+                take=executor.take,
             )
 
     def _previews(

@@ -1,6 +1,8 @@
 """Engines: which one of a plan is taken, what it refuses, and that it works on the chain's own memory."""
 
 import gc
+import os
+import pkgutil
 import sys
 import weakref
 from pathlib import Path
@@ -11,9 +13,12 @@ import onnxruntime
 import pytest
 from tiny_networks import multiplication, toy_engine, write_toy_plan
 
-from pysdk import Clip, Plan, Sampler, _native, engines
+import pysdk.engines
+from pysdk import Clip, Plan, Sampler, _native
+from pysdk.engines import registry
 from pysdk.engines.onnxruntime import engine as onnxruntime_engine
 from pysdk.errors import EngineError, MissingDependencyError, NumericalError
+from pysdk.machine.processors import MAX_THREADS, default_threads
 
 
 @pytest.fixture
@@ -24,10 +29,11 @@ def toy(tmp_path: Path) -> Sampler:
 # Which one is taken.
 
 
-def test_engines_are_the_files_of_the_folder() -> None:
-    assert "onnxruntime" in engines.kinds()
-    for kind in engines.kinds():
-        module = engines.module(kind)
+def test_every_kind_has_a_module_and_every_module_a_kind() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(pysdk.engines.__path__)}
+    assert modules - {"contract", "registry", "choice"} == set(registry.KINDS)
+    for kind in registry.KINDS:
+        module = registry.module(kind)
         assert callable(module.unusable)
         assert callable(module.load)
 
@@ -35,7 +41,7 @@ def test_engines_are_the_files_of_the_folder() -> None:
 @pytest.mark.parametrize("kind", ["quantum", "", "..onnxruntime", "os", "onnxruntime.numpy"])
 def test_a_plan_cannot_name_another_module(kind: str) -> None:
     with pytest.raises(EngineError, match=r"there is no engine .*; this pysdk has .*onnxruntime"):
-        engines.module(kind)
+        registry.module(kind)
 
 
 def test_what_does_not_run_here_is_skipped_and_reported(tmp_path: Path) -> None:
@@ -76,9 +82,9 @@ def test_info(conditional_plan: Path) -> None:
 
 def test_threads_are_those_of_the_process_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_toy_plan(tmp_path / "toy.plan")
-    monkeypatch.setattr(engines.os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
-    assert engines.default_threads() == engines.MAX_THREADS  # a larger machine is no error
-    monkeypatch.setattr(engines.os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
+    assert default_threads() == MAX_THREADS  # a larger machine is no error
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5}, raising=False)
     with Sampler(path) as sampler:
         assert sampler.threads == 2
 

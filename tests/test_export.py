@@ -13,7 +13,8 @@ import torch
 from onnx import numpy_helper
 from tiny_networks import save_random_unet
 
-from pysdk import Plan, Sampler, engines
+from pysdk import Plan, Sampler
+from pysdk.engines import registry
 from pysdk.errors import ExportError, OptionError, OutputError
 from pysdk.export import choose as engine_choice
 from pysdk.export.build_engine import build
@@ -33,7 +34,7 @@ def largest_errors(plan_path: Path, checkpoint: Path, timesteps: range, kind: st
     rng = np.random.default_rng(3)
     with Plan.open(plan_path) as plan:
         model, (info,) = plan.manifest.model, (info for info in plan.manifest.engines if info.kind == kind)
-        engine = engines.load(plan, info, 1)
+        engine = registry.load(plan, info, 1)
     buffers = NetworkBuffers(model, 3)
     call = engine.bind(buffers)
     error = largest = 0.0

@@ -4,76 +4,33 @@ import gzip
 import io
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import HEADERS, IGNORED, PICTURES, jpeg, npy, overlapping_exif, png, special
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import CheckpointError, DataError, OptionError, PysdkError, ScheduleError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.gallery import collect
 from pysdk.evaluation.sources import open_source
-from pysdk.files.pictures import MAX_PIXELS, MAX_SCANS, _without_applications, read_picture
+from pysdk.files.pictures import _without_applications, picture_shape, read_picture
 from pysdk.files.regular_file import read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
 from pysdk.training.data import load
 from pysdk.training.unet import UNetConfig
 
 pytestmark = pytest.mark.timeout(20)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int = 4, height: int = 4, *more: bytes) -> bytes:
-    rows = zlib.compress(bytes(min(height, 64) * (width + 1)))
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def jpeg(picture: Image.Image | None = None, **options: object) -> bytes:
-    out = io.BytesIO()
-    (picture or Image.new("RGB", (16, 16))).save(out, "JPEG", **options)
-    return out.getvalue()
-
-
-def overlapping_exif() -> bytes:
-    """20,000 tags, each of them all of 300 kB: 6 GB for whoever reads them."""
-    count, size, segments = 20_000, 300_000, b""
-    table = struct.pack("<2sHIH", b"II", 42, 8, count)
-    table += b"".join(struct.pack("<HHII", 40_000 + tag, 7, size - 64, 32) for tag in range(count))
-    table = table.ljust(size, b"\0")
-    for start in range(0, size, 60_000):
-        part = b"Exif\0\0" + table[start : start + 60_000]
-        segments += b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part
-    plain = jpeg()
-    return plain[:2] + segments + plain[2:]
-
-
-BOMB = zlib.compress(bytes(50 << 20), 9)
-PICTURES = {
-    "wide": png(100_000, 100_000),
-    "line": png(MAX_PIXELS + 1, 1),
-    "zero": png(0, 4),
-    "zTXt": png(4, 4, chunk(b"zTXt", b"a\0\0" + BOMB)),
-    "iTXt": png(4, 4, chunk(b"iTXt", b"a\0\1\0\0\0" + BOMB)),
-    "scans": jpeg(progressive=True).replace(
-        b"\xff\xd9", b"\xff\xda\0\x08\1\1\0\0\x3f\0" * (MAX_SCANS + 1) + b"\xff\xd9"
-    ),
-    "text": b"hello",
-    "empty": b"",
-    "cut": jpeg()[:200],
-}
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -85,6 +42,41 @@ def test_a_hostile_picture(tmp_path: Path, name: str, recwarn: pytest.WarningsRe
     refused(lambda: load(str(tmp_path)), DataError)
     assert before == Image.MAX_IMAGE_PIXELS
     assert not recwarn.list
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "read_picture": lambda path: read_picture(path, OptionError),
+    "picture_shape": lambda path: picture_shape(path, OptionError),
+    "training": lambda path: load(str(path.parent)),
+    "evaluation": lambda path: list(open_source(str(path.parent)).batches(2)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", IGNORED)
+def test_a_bomb_in_what_no_picture_needs(tmp_path: Path, name: str, reader: str) -> None:
+    (tmp_path / "a.png").write_bytes(IGNORED[name])
+    start = time.process_time()
+    _, most = peak(lambda: READERS[reader](tmp_path / "a.png"))
+    assert most < 3 * len(IGNORED[name]) + (1 << 20)
+    assert time.process_time() - start < 2  # 8,000 profiles of a megabyte each would take longer
+    assert not read_picture(tmp_path / "a.png", OptionError).any()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("target", [None, "L", "RGB"])
+def test_a_png_without_its_texts_has_the_same_pixels(tmp_path: Path, mode: str, target: str | None) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (33, 47, 4), np.uint8)
+    picture = Image.fromarray(noise).convert(mode if mode != "I;16" else "L")
+    picture = picture.convert("I;16") if mode == "I;16" else picture
+    texts = PngInfo()
+    texts.add_text("a", "b", zip=True)
+    more = {"transparency": 3} if mode == "P" else {}
+    picture.save(tmp_path / "a.png", pnginfo=texts, icc_profile=bytes(100), gamma=0.3, dpi=(1, 2), **more)
+    with Image.open(tmp_path / "a.png") as whole:
+        expected = np.asarray(whole.convert(target or ("L" if whole.mode == "L" else "RGB")))
+    found = read_picture(tmp_path / "a.png", DataError, mode=target)
+    np.testing.assert_array_equal(found.squeeze(), expected)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".tif", ".tiff"])
@@ -132,25 +124,6 @@ def test_a_jpeg_without_its_segments_has_the_same_pixels(tmp_path: Path, mode: s
     np.testing.assert_array_equal(read_picture(tmp_path / "a.jpg", DataError).squeeze(), expected)
 
 
-def npy(header: str, data: bytes = b"") -> bytes:
-    text = header.encode().ljust(118 - 1) + b"\n"
-    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + data
-
-
-HEADERS = {
-    "huge": "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 4, 4), }",
-    "large": "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 100000, 100000), }",
-    "object": "{'descr': '|O', 'fortran_order': False, 'shape': (1, 4, 4), }",
-    "brackets": "(" * 3000,
-    "minus": "-" * 5000 + "1",
-    "negative": "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 4), }",
-    "nothing": "{'descr': '|u1', 'fortran_order': False, 'shape': (5, 0, 4), }",
-    "code": "__import__('os').getcwd()",
-    "no such number": "{'descr': '<i3', 'fortran_order': False, 'shape': (1, 4, 4), }",
-    "texts of nothing": "{'descr': '<U0', 'fortran_order': False, 'shape': (9, 4, 4), }",
-}
-
-
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_hostile_npz(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.npz"
@@ -158,25 +131,6 @@ def test_a_hostile_npz(tmp_path: Path, name: str) -> None:
         archive.writestr("images.npy", npy(HEADERS[name]))
     refused(lambda: load(str(path)), DataError)
     refused(lambda: list(open_source(str(path)).batches(256)), DataError)
-
-
-def special(folder: Path, kind: str) -> Path:
-    path = folder / "special"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as listener:
-            here = Path.cwd()
-            os.chdir(folder)  # names of sockets are short
-            try:
-                listener.bind("special")
-            finally:
-                os.chdir(here)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to("/dev/zero")
-    return path
 
 
 USES: dict[str, Callable[[Path], object]] = {
@@ -306,6 +260,15 @@ def test_files_are_of_bounded_size_and_paths_of_bounded_length(tmp_path: Path) -
     refused(lambda: read_file("n" * 10_000, 10, DataError), DataError)
     assert len(shown("n" * 10_000)) < 200
     assert "\n" not in shown("a\nb")
+
+
+def peak(action: Callable[[], object]) -> tuple[object, int]:
+    """What it returns, and the most bytes that Python's objects had meanwhile."""
+    tracemalloc.start()
+    try:
+        return action(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def refused(action: Callable[[], object], kind: type[PysdkError], words: str = "") -> None:

@@ -36,7 +36,17 @@ def test_the_package() -> None:
         [],
         *(
             [name, "--help"]
-            for name in ("sample", "build", "train", "report", "edit", "inpaint", "interpolate", "add-classifier")
+            for name in (
+                "sample",
+                "build",
+                "train",
+                "info",
+                "devices",
+                "edit",
+                "inpaint",
+                "interpolate",
+                "add-classifier",
+            )
         ),
     ],
 )

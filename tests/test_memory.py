@@ -8,14 +8,14 @@ import pytest
 
 from pysdk import Plan, Sampler, _native
 from pysdk.cli.commands import pysdk
-from pysdk.cli.texts import MemorySize
+from pysdk.cli.parsing import MemorySize
 from pysdk.engines import native
 from pysdk.engines.onnxruntime.arena import foldable
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import EngineError, MemoryLimitError, OptionError, OptionTypeError
+from pysdk.machine.memory import SHARE, Budget, default_limit, given
 from pysdk.onnx_file.model import read
 from pysdk.onnx_file.wire import Message
-from pysdk.runtime.memory import SHARE, Budget, default_limit, given
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -227,9 +227,3 @@ def test_the_limit_on_the_command_line(conditional_plan: Path, tmp_path: Path) -
     for command in ("sample", "likelihood"):
         with pytest.raises(MemoryLimitError, match="of the limit of 1,000; "):
             pysdk.main([command, str(conditional_plan), "--max-memory", "1KB"], standalone_mode=False)
-
-
-def test_info_says_what_a_native_program_costs(conditional_plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pysdk.main(["info", str(conditional_plan)], standalone_mode=False)
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("native cost: "))
-    assert f"at batch 4, of {default_limit():,} allowed by default" in line

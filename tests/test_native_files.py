@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pysdk import Plan, Sampler, engines
-from pysdk.engines import native
+from pysdk import Plan, Sampler
+from pysdk.engines import choice, native
 from pysdk.errors import EngineError
 
 Load = Callable[[bytes], native.NativeEngine]
@@ -35,10 +35,10 @@ def test_both_engines_of_a_plan_draw_the_same_images(conditional_plan: Path) -> 
 def test_why_the_second_engine_is_not_taken(conditional_plan: Path) -> None:
     with Plan.open(conditional_plan) as plan:
         first, second = plan.manifest.engines
-        assert engines.choose(plan) == (first, {})
-        reason = engines.second(plan, first)[second.kind]
+        assert choice.choose(plan) == (first, {})
+        reason = choice.passed_over(plan, first)[second.kind]
         assert reason == f"comes after {first.kind} in the plan"  # neither was timed
-        assert engines.second(plan, second) == {}
+        assert choice.passed_over(plan, second) == {}
 
 
 def test_another_version(files: tuple[bytes, Load]) -> None:

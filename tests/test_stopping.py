@@ -23,10 +23,10 @@ from onnx import TensorProto, helper
 from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan, Sampler, _native
-from pysdk.engines import default_threads
 from pysdk.errors import DeadlineError, OptionError, OptionTypeError
 from pysdk.export.preparation import step
-from pysdk.runtime.interrupts import interruptible
+from pysdk.machine.interrupts import interruptible
+from pysdk.machine.processors import default_threads
 
 LIMIT = 8.0
 """Seconds within which a call has to end on a busy machine; each would last a minute or more."""
@@ -307,7 +307,7 @@ def ctrl_c(command: list[str], seconds: float) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-MAIN = [sys.executable, "-c", "from pysdk.runtime.interrupts import main; main()"]
+MAIN = [sys.executable, "-m", "pysdk.cli"]
 
 
 def moments(count: int, last: float) -> list[float]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pysdk.errors import OptionError, OptionTypeError, ScheduleError
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 
 Float64Array = NDArray[np.float64]
 

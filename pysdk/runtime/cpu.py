@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -15,15 +15,16 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import check_tensor
+from pysdk.engines.contract import Buffers, Engine
 from pysdk.errors import EngineError, MemoryLimitError, NumericalError, OptionError
 from pysdk.images import Output, in_form
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import ModelInfo
 from pysdk.progress import Progress, reporter
 from pysdk.request.request import Request
 from pysdk.runtime.deadline import Deadline, told
-from pysdk.runtime.memory import Budget
 
 Float: TypeAlias = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ class Kind:
 
 
 class _Half:
-    """The conditional half of a chain's network buffers, which comes first; see `engines.Buffers`."""
+    """The conditional half of a chain's network buffers, which comes first; see `pysdk.engines.contract.Buffers`."""
 
     def __init__(self, chain: _native.Chain, output: Float) -> None:
         batch = len(chain.x)
@@ -66,7 +67,7 @@ class _Closed:
 
     description = "closed"
 
-    def bind(self, buffers: engines.Buffers) -> Callable[[], object]:
+    def bind(self, buffers: Buffers) -> Callable[[], object]:
         raise EngineError("this sampler is closed; open the plan again with Sampler(path)")
 
 
@@ -87,8 +88,8 @@ class Executor:
     def __init__(
         self,
         model: ModelInfo,
-        engine: engines.Engine,
-        classifier: engines.Engine | None,
+        engine: Engine,
+        classifier: Engine | None,
         *,
         batch_size: int,
         batch_invariant: bool,
@@ -132,7 +133,7 @@ class Executor:
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     result[part] = chain.x[: part.stop - part.start]
         check_finite(result, request)
@@ -166,7 +167,7 @@ class Executor:
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                with told(deadline, request, 0, chain):
+                with told(deadline, 0, len(request), chain):
                     self.advance(chain, step, None, deadline)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
@@ -218,7 +219,7 @@ class Executor:
         weakref.finalize(chain, give_back).atexit = False
         return chain
 
-    def _take(self, kind: Kind, engine: engines.Engine) -> Callable[[], None]:
+    def _take(self, kind: Kind, engine: Engine) -> Callable[[], None]:
         """Take the memory of a chain with its networks from the budget, if need be that of the idle ones."""
         size = _native.Chain.most_bytes(
             batch=kind.batch,
@@ -229,13 +230,23 @@ class Executor:
             threads=self.threads,
             rows=_MOST_ROWS,
         )
+        calls = [kind.batch * (2 if kind.guided else 1), *([kind.batch] if kind.alone else [])]
+        return self.take(size, f"a chain of {kind.batch} images needs", engine, calls)
+
+    def take(
+        self, size: int, what: str, engine: Engine | None = None, calls: Sequence[int] = ()
+    ) -> Callable[[], None]:
+        """Take bytes from the budget, if need be those of idle chains, and those of networks bound to so many images.
+
+        As `Budget.take`; OptionError if no machine has as much.
+        """
         needs = getattr(engine, "memory", None)  # of the others it is not known
         if needs is not None:
             try:
-                size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
+                size += sum(needs(images) for images in calls)
             except ValueError as error:
                 raise OptionError(f"{error}; give a smaller batch_size") from None
-        return self._making_room(lambda: self.budget.take(size, f"a chain of {kind.batch} images needs"))
+        return self._making_room(lambda: self.budget.take(size, what))
 
     def _making_room(self, spend: Callable[[], _Result]) -> _Result:
         """`spend()`, where the memory is short once more without the idle chains."""
@@ -246,7 +257,7 @@ class Executor:
                 self._idle.clear()
             return spend()
 
-    def _made(self, kind: Kind, engine: engines.Engine, classifier: engines.Engine | None) -> _native.Chain:
+    def _made(self, kind: Kind, engine: Engine, classifier: Engine | None) -> _native.Chain:
         chain = _native.Chain(
             batch=kind.batch,
             shape=self.model.shape,

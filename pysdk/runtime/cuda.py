@@ -9,18 +9,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import whole_number
-from pysdk.engines import DeviceEngine
+from pysdk.engines import choice, registry
+from pysdk.engines.contract import DeviceEngine
 from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.images import Images, Output
+from pysdk.machine.devices import device_errors, open_device
 from pysdk.plan.manifest import EngineInfo, ModelInfo
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress, reporter
 from pysdk.request.request import Request
 from pysdk.runtime.cpu import Executor, Kind, check_finite, diverged
 from pysdk.runtime.deadline import Deadline, told
-from pysdk.runtime.devices import device_errors, open_device
 
 Float = NDArray[np.float32]
 
@@ -143,7 +144,7 @@ class CudaExecutor(Executor):
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     yield part, chain  # type: ignore[misc]
 
@@ -215,11 +216,11 @@ class CudaExecutor(Executor):
             if index % SLOTS == 0:  # all snapshots were read: the ring is free again
                 until = marks[min(index + SLOTS, len(marks)) - 1]
                 for chain, _ in chains:
-                    with device_errors(), told(deadline, request, 0, chain):
+                    with device_errors(), told(deadline, 0, len(request), chain):
                         chain.launch(until - chain.position, stop)
                         self._last = chain.path, chain.why
             for chain, _ in chains:
-                with device_errors(), told(deadline, request, 0, chain):
+                with device_errors(), told(deadline, 0, len(request), chain):
                     chain.wait(step, stop=stop)
             with device_errors():
                 x = np.concatenate([chain.snapshot(step)[:count] for chain, count in chains])
@@ -253,13 +254,13 @@ def load(
     if batch_size is not None:
         whole_number("batch_size", batch_size, 1, 65_536)
     if network is None:
-        info, skipped = engines.choose(plan, engine, device=number)
+        info, skipped = choice.choose(plan, engine, device=number)
         default, kind = batch_of(info, batch_size), info.kind
         invariant = info.batch_invariant and (info.batches is None or info.batches[0] == 1)
         for name in info.data:
             plan.member(name).release()  # a library's parser reads it: only what was verified
         with device_errors(), device.current():
-            loaded: Any = engines.load(plan, info, number)
+            loaded: Any = registry.load(plan, info, number)
     else:
         if engine is not None:
             raise OptionError("engine and network are both given; network runs in the place of the plan's engines")

@@ -11,8 +11,8 @@ from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError
-from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form, in_form
+from pysdk.machine.float_state import standard_floats
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress
 from pysdk.runtime.cpu import Executor

@@ -18,11 +18,11 @@ from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError, EngineError, MemoryLimitError, OptionTypeError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.export.lowering import surgery as onnx_surgery
+from pysdk.machine.memory import Budget
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import NETWORK_NAME
 from pysdk.plan.writer import write_plan
-from pysdk.runtime.memory import Budget
 
 SHAPE = ["batch", 1, 2, 2]
 
@@ -159,10 +159,11 @@ def test_the_command(branching: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(pysdk, [*command, "--trust"]).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["sample", "edit", "inpaint", "interpolate", "likelihood", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["sample", "edit", "inpaint", "interpolate", "likelihood", "compression", "evaluate"]
+)
 def test_every_command_that_draws_has_it(command: str) -> None:
     assert "--trust" in CliRunner().invoke(pysdk, [command, "--help"]).output
-    assert "--trust" in CliRunner().invoke(pysdk, ["report", "compression", "--help"]).output
 
 
 def test_features(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pysdk import Plan, _native, engines
+from pysdk import Plan, _native
+from pysdk.engines import choice, registry
 
 
 class HostEngine:
@@ -18,8 +19,8 @@ class HostEngine:
     def __init__(self, plan: Path, device: _native.SimulatedDevice, kind: str | None = None) -> None:
         self.device = device
         with Plan.open(plan) as opened:
-            info, _ = engines.choose(opened, kind)
-            self.engine = engines.load(opened, info, 1)
+            info, _ = choice.choose(opened, kind)
+            self.engine = registry.load(opened, info, 1)
         self.description = f"{self.engine.description}, on a simulated device"
 
     def bind(self, buffers: Any) -> Callable[[int], None]:

@@ -13,7 +13,7 @@ from host_engine import HostEngine
 
 from pysdk import Sampler, _native
 from pysdk.errors import DeviceError, EngineError, NumericalError, OptionError, OptionTypeError
-from pysdk.runtime.devices import describe_devices, device_number
+from pysdk.machine.devices import describe_devices, device_number
 
 
 @pytest.fixture

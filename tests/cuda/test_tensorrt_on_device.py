@@ -142,7 +142,7 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
         shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
         assert "runs on cuda: none (" in shown
         assert text in shown
-    monkeypatch.setattr("pysdk.runtime.devices.open_device", lambda number: trt.device)
+    monkeypatch.setattr("pysdk.machine.devices.open_device", lambda number: trt.device)
     shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
     assert "runs here: " in shown
     assert "runs on cuda: tensorrt; " in shown

@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from pysdk import Plan, Sampler, engines
+from pysdk import Plan, Sampler
+from pysdk.engines import registry
 from pysdk.errors import EngineError, ExportError, OptionError, PlanError
 from pysdk.export import build_engine
 from pysdk.export.build_engine import build, check_size
@@ -113,7 +114,7 @@ def test_images_are_the_same_bit_for_bit(both: tuple[Path, Path], kind: str) -> 
 def test_the_engine_lives_longer_than_the_plan(large: Path) -> None:
     info = engine_of(large, "onnxruntime")
     with Plan.open(large) as plan:
-        model, engine = plan.manifest.model, engines.load(plan, info, 1)
+        model, engine = plan.manifest.model, registry.load(plan, info, 1)
     with Sampler(large, engine="onnxruntime", threads=1) as sampler:
         sampler.plan.close()
         assert np.isfinite(sampler.sample(1, output="float32")).all()

@@ -24,7 +24,7 @@ from pysdk.export.lowering import torch_to_onnx as onnx_export
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.export.network import Network
 from pysdk.export.settings import TensorrtOptions, check_engines
-from pysdk.runtime import cuda_driver
+from pysdk.machine import cuda_driver
 
 
 def device() -> str | None:

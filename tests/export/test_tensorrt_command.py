@@ -16,8 +16,8 @@ from pysdk import Plan
 from pysdk.engines.tensorrt import engine as tensorrt
 from pysdk.engines.tensorrt import library as tensorrt_library
 from pysdk.export import build_engine
-from pysdk.runtime import cuda_driver
-from pysdk.runtime.cuda_driver import CudaDevice
+from pysdk.machine import cuda_driver
+from pysdk.machine.cuda_driver import CudaDevice
 
 pytestmark = pytest.mark.skipif(
     tensorrt_library.installed()[:1] != ["tensorrt_rtx"],

@@ -199,3 +199,35 @@ def test_ctrl_c_stops_and_leaves_the_bound_usable() -> None:
         child.send_signal(signal.SIGINT)
         assert child.stdout.readline() == "interrupted\n"
         assert child.wait(10) == 0
+
+
+SIZES = """
+import numpy as np
+from pathlib import Path
+from pysdk import _native
+def most_so_far():  # getrusage would tell the parent's
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+given = {"batch": 64, "shape": (3, 128, 128)}
+table = np.zeros((40_000, len(_native.BOUND_COLUMNS)))
+table[:, 1] = 1
+pixels = np.zeros((64, 3, 128, 128), np.uint8)
+before = most_so_far()
+bound = _native.Bound(**given)
+bound.attach(lambda: None)
+numbers = np.arange(64, dtype=np.uint64)
+for _ in range(2):
+    bound.begin(table, pixels=pixels, seeds=numbers, images=numbers, clip_limit=1.0)
+    bound.advance(1)
+    bound.network_output[:] = 0
+found = bound.terms, bound.errors
+print(most_so_far() - before, _native.Bound.most_bytes(**given, rows=len(table)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_bound_says_what_it_takes() -> None:
+    done = subprocess.run([sys.executable, "-c", SIZES], capture_output=True, text=True, check=True)
+    taken, most = (int(number) for number in done.stdout.split())
+    assert 0.6 * most < taken < 1.05 * most
+    with pytest.raises(ValueError, match="batch"):
+        _native.Bound.most_bytes(batch=0, shape=SHAPE, rows=1)

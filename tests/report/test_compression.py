@@ -10,8 +10,8 @@ from PIL import Image
 from tiny_networks import TOY_SHAPE, write_toy_plan
 
 from pysdk import Sampler
+from pysdk.cli.compression import command
 from pysdk.cli.likelihood import command as likelihood_command
-from pysdk.cli.report import command
 from pysdk.errors import OptionError, OutputError
 from pysdk.likelihood.compression import Curve, compression_curve, save_curve
 
@@ -75,7 +75,7 @@ def test_files(curve: Curve, tmp_path: Path) -> None:
 def test_command(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "images.npz", PIXELS)
     monkeypatch.chdir(tmp_path)
-    arguments = ["compression", str(plan), "--data", "images.npz", "-n", "4", "--steps", "5", "--threads", "1"]
+    arguments = [str(plan), "--data", "images.npz", "-n", "4", "--steps", "5", "--threads", "1"]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert "wrote compression.csv" in result.output
     assert (tmp_path / "compression.png").stat().st_size > 5000

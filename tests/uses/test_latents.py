@@ -60,6 +60,6 @@ def test_refusals(conditional: Sampler, error: Any, latents: Any, options: dict[
 
 
 def test_encoding_has_no_options_of_noise(conditional: Sampler, images: np.ndarray) -> None:
-    for name, value in (("eta", 0.5), ("clip", Clip.none()), ("variance", "small")):
+    for name, value in (("eta", 0.5), ("variance", "small")):
         with pytest.raises(OptionError, match=f"solver 'reverse_ddim' has no option '{name}'"):
             conditional.encode(images, **{name: value})

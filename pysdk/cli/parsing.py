@@ -1,4 +1,4 @@
-"""Texts of the command line as arguments of `Sampler`."""
+"""Parses texts of the command line into arguments of `Sampler`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class MemorySize(click.ParamType[int]):
 
 max_memory_option = click.option(
     "--max-memory", type=MemorySize(), help="Memory to take at most, e.g. 2GiB (default: four fifths of the machine's)."
+)
+
+deadline_option = click.option(
+    "--deadline", type=float, help="Seconds after which this ends with an error (default: never)."
 )
 
 trust_option = click.option(

@@ -130,14 +130,6 @@ def ending() -> None:
     sys.unraisablehook = _without_interrupts
 
 
-def main() -> None:
-    """Entry point of the `pysdk` command."""
-    leave_at_once()
-    from pysdk.cli import commands as cli
-
-    cli.main()
-
-
 def _without_interrupts(unraisable: Any) -> None:
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)

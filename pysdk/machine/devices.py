@@ -1,4 +1,4 @@
-"""Chains on a CUDA device: which there are, the executor that runs them, and torch modules as their networks."""
+"""CUDA devices: their names, which there are, and their failures as our errors."""
 
 from __future__ import annotations
 

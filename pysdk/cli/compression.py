@@ -1,4 +1,4 @@
-"""pysdk report: plotted reports on a plan."""
+"""pysdk compression: rate and distortion of progressive lossy compression with a plan."""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from pysdk.cli.likelihood import ask, question_options
 from pysdk.likelihood.compression import check_path, compression_curve, save_curve
 
 
-@click.group("report")
-def command() -> None:
-    """Plotted reports on a plan."""
-
-
-@command.command()
+@click.command("compression")
 @question_options(default_count=32)
 @click.option(
     "-o",
@@ -28,7 +23,7 @@ def command() -> None:
     show_default=True,
     help="A .csv, .npz or .png; several times for several.",
 )
-def compression(paths: tuple[Path, ...], **arguments: Any) -> None:
+def command(paths: tuple[Path, ...], **arguments: Any) -> None:
     """Rate and distortion at every step when images are sent with PLAN (DDPM, section 4.3)."""
     for path in paths:  # before anything runs
         check_path(path)
