@@ -18,7 +18,7 @@ _WAIT = 0.02
 
 MESSAGE = "interrupted"
 CODE = 130
-"""Of a process that Ctrl-C ended."""
+"""The exit code of a process that Ctrl-C ended."""
 
 
 def interruptible(work: Callable[[], _Result], cancel: Callable[[], object]) -> _Result:

@@ -233,9 +233,7 @@ class Executor:
         calls = [kind.batch * (2 if kind.guided else 1), *([kind.batch] if kind.alone else [])]
         return self.take(size, f"a chain of {kind.batch} images needs", engine, calls)
 
-    def take(
-        self, size: int, what: str, engine: Engine | None = None, calls: Sequence[int] = ()
-    ) -> Callable[[], None]:
+    def take(self, size: int, what: str, engine: Engine | None = None, calls: Sequence[int] = ()) -> Callable[[], None]:
         """Take bytes from the budget, if need be those of idle chains, and those of networks bound to so many images.
 
         As `Budget.take`; OptionError if no machine has as much.

@@ -36,11 +36,11 @@ FASHION_MNIST_CLASSES = (
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
 _MAX_CIFAR10, _MAX_IDX = 1 << 26, 1 << 28
-"""Bytes of a file: twice those of CIFAR-10, five times those of Fashion-MNIST."""
+"""The most bytes in a file: twice CIFAR-10's, five times Fashion-MNIST's."""
 MAX_PICTURES = 4_000_000
-"""In a folder."""
+"""The most pictures in a folder."""
 MAX_NAMES = 1 << 24
-"""Bytes of an .npz's class names."""
+"""The most bytes of class names in an .npz."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class Dataset:
 
 
 def load(source: str, split: str = "train") -> Dataset:
-    """The data set a `--data` argument names.
+    """The data set that a `--data` argument names.
 
     Args:
         source: "fashion-mnist" or "fashion-mnist:FOLDER", "cifar10:FOLDER" (the binary version's folder), a folder of
             pictures (one sub-folder per class, or pictures directly), or an .npz file with `images` uint8
             (N, H, W[, C]) and optionally `labels`.
-        split: "train" or "test"; folders and .npz files have only the one they are.
+        split: "train" or "test"; folders and .npz files have no parts.
 
     Raises:
         DataError: it is not there (the message holds the command that gets it) or it is damaged.

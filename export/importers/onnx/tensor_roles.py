@@ -1,4 +1,4 @@
-"""Which tensors of somebody's network are the denoiser's: by option, else by rank and dtype, else by usual names."""
+"""Finds which tensors of a foreign network are a denoiser's: by option, else by rank and dtype, else by usual names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Port:
     """An input or output of a network.
 
     Attributes:
-        name: of the tensor.
+        name: the tensor's.
         dtype: "float32", "int64", ...
         shape: a size, a name or None for each axis.
     """
