@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.processes import IMPORTS
 from PIL import Image
 
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
@@ -309,7 +310,7 @@ for name in ("a.png", "a.jpg", "a.webp", "a.npz", "a.gif", "folder"):
 
 
 def test_outputs_that_really_do_not_fit(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | IMPORTS
     command = [sys.executable, "-c", FULL]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
     reason = "it grew larger than a file may be here"
@@ -319,6 +320,6 @@ def test_outputs_that_really_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_pillow_is_imported_only_when_needed() -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | IMPORTS
     command = [sys.executable, "-c", "import sys, pysdk.images; sys.exit('PIL' in sys.modules)"]
     subprocess.run(command, check=True, env=environment)

@@ -21,12 +21,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from forged import HIDDEN, model, number, outside, piece
-from forged import graph as forged_graph
-from hostile_files import HEADERS, IGNORED, PICTURES, npy, png, special
+from kit.hostile_files import HEADERS, IGNORED, PICTURES, npy, png, special
+from kit.onnx_bytes.forged import HIDDEN, model, number, outside, piece
+from kit.onnx_bytes.forged import graph as forged_graph
+from kit.processes import IMPORTS
+from kit.tiny_networks import multiplication, toy_engine, write_toy_plan
 from onnx import TensorProto, helper
 from PIL import Image
-from tiny_networks import multiplication, toy_engine, write_toy_plan
 
 from pysdk.cli import commands
 from pysdk.engines.native import Head, TensorInfo
@@ -192,7 +193,7 @@ WITH_PLAN = {
     "interpolate": ["interpolate", "PLAN", "good.png", "good.png", "--steps", "5", "-o", "new.png"],
     "evaluate": ["evaluate", "PLAN", "--reference", "good.npz", "--features", "features.onnx", "-n", "8"],
     "likelihood": ["likelihood", "PLAN", "--data", "good.npz", "-n", "2"],
-    "report": ["report", "compression", "PLAN", "--data", "good.npz", "-n", "2", "-o", "new.csv"],
+    "compression": ["compression", "PLAN", "--data", "good.npz", "-n", "2", "-o", "new.csv"],
     "build": ["build", "PLAN", "-o", "new.plan"],
     "add-classifier": ["add-classifier", "PLAN", "good.pt"],
 }
@@ -209,7 +210,7 @@ WITH_DATA = {
     "evaluate": ["evaluate", "DATA", "--reference", "good.npz", *FEW],
     "evaluate --reference": ["evaluate", "good.npz", "--reference", "DATA", *FEW],
     "likelihood": ["likelihood", "good.plan", "--data", "DATA", "-n", "1"],
-    "report": ["report", "compression", "good.plan", "--data", "DATA", "-n", "1", "-o", "new.csv"],
+    "compression": ["compression", "good.plan", "--data", "DATA", "-n", "1", "-o", "new.csv"],
 }
 TINY = [
     "--model-channels",
@@ -470,7 +471,7 @@ def test_features(here: Path, attack: str, monkeypatch: pytest.MonkeyPatch, capf
 )
 def test_as_users_run_it(here: Path, name: str, make: Make, arguments: list[str]) -> None:
     make(here / name)
-    program = [sys.executable, "-c", "from pysdk.runtime.interrupts import main; main()", *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, "-c", "from pysdk.cli.__main__ import main; main()", *arguments]
+    environment = os.environ | IMPORTS
     done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=15, env=environment)
     assert_one_line(done.returncode, done.stderr)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_cases import begin, make_chain, play
-from test_native_update import assert_same_bits, make_case
+from kit.chain_cases import assert_same_bits, make_case
+from kit.cuda.device_cases import begin, make_chain, play
 
 from pysdk import _native
 from pysdk.diffusion.table import Clip

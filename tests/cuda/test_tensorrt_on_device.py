@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from host_engine import HostEngine
+from kit.cuda.host_engine import HostEngine
+from kit.cuda.tensorrt_stand_in import INFO, StandIn
 from msgspec.structs import replace
-from tensorrt_stand_in import INFO, StandIn
 
 from pysdk import Plan, Sampler, _native
 from pysdk.engines.tensorrt import engine as tensorrt

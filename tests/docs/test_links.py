@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT
+from kit.pages import PAGES
+from kit.places import ROOT
 
 CODE = [
     *(ROOT / "Makefile", ROOT / "CMakeLists.txt", ROOT / "pyproject.toml"),

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, code_lines, shown
+from kit.pages import PAGES, code_lines, shown
+from kit.places import ROOT
 
 NEED_TORCH = ("pysdk.training", "pysdk.export")
 
@@ -34,7 +35,7 @@ def modules() -> list[str]:
 
 
 def dotted_names() -> list[str]:
-    """`pysdk.runtime.interrupts.noted_interrupts` and the like, in backquotes."""
+    """`pysdk.machine.interrupts.noted_interrupts` and the like, in backquotes."""
     return sorted(shown(r"`(pysdk(?:\.\w+)+)`"))
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch_bound
+from kit import torch_bound
+from kit.tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 from numpy.typing import NDArray
-from tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 
 from pysdk import Clip, Sampler, noise
 from pysdk.cli.commands import pysdk
@@ -304,7 +304,7 @@ def test_a_deadline_says_how_far_it_came(tmp_path: Path) -> None:
 
 def test_a_deadline_on_the_command_line(conditional_plan: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8))
-    for command in (["likelihood"], ["report", "compression", "-o", str(tmp_path / "a.csv")]):
+    for command in (["likelihood"], ["compression", "-o", str(tmp_path / "a.csv")]):
         command += [str(conditional_plan), "--data", str(tmp_path / "a.npz"), "-n", "2", "--label", "0"]
         with pytest.raises(DeadlineError, match=r"^the deadline of 1e-09 s is over"):
             pysdk.main([*command, "--deadline", "1e-9"], standalone_mode=False)

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from kit.tiny_networks import toy_engine, write_toy_plan
 from onnx import TensorProto, helper
-from tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Plan
 from pysdk.cli.commands import pysdk
 from pysdk.engines.native import Head, TensorInfo
+from pysdk.machine.memory import default_limit
 from pysdk.plan.manifest import ClassifierInfo
 from pysdk.plan.writer import write_plan
-from pysdk.runtime.memory import default_limit
 
 SHAPE = ["batch", 1, 2, 2]
 
