@@ -112,7 +112,7 @@ class ScheduleInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to the denoised estimate: nothing, clamp to [-limit, limit], or dynamic threshold."""
+    """What happens to the raw estimate: nothing, clamp to [-limit, limit], or dynamic threshold."""
 
     kind: Literal["none", "clamp", "dynamic"] = "clamp"
     limit: Annotated[float, Meta(gt=0.0, le=1e9)] = 1.0
