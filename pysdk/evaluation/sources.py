@@ -26,12 +26,12 @@ Batch = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """uint8 (n, H, W, C) and the labels int64 (n,), or None."""
 
 BATCH_BYTES = 1 << 28
-"""Of images that are decoded at a time; fewer than asked for where they are large."""
+"""The most bytes of decoded images in a batch; large images come in smaller batches than asked for."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that can be gone through, again and again.
+    """Images that can be read again and again.
 
     Attributes:
         name: what the user called them.
@@ -52,7 +52,7 @@ def open_source(name: str, split: str = "train", count: int | None = None) -> So
     Args:
         name: a folder of pictures (its sub-folders are classes), an .npz of uint8 (N, H, W[, C]) called `images` or
             `arr_0` (optionally with `labels`), or a data set as in `pysdk train`: "fashion-mnist", "cifar10:FOLDER".
-        split: of a data set.
+        split: the part of a data set.
         count: images to take.
 
     Raises:
@@ -85,7 +85,7 @@ def plan_source(sampler: Sampler, count: int, seed: int = 0, *, work: Path | Non
         count: how many.
         seed: the gallery.
         work: folder that keeps them, see `pysdk.evaluation.gallery`; then they come in its chunks.
-        options: those of `Sampler.sample` that are one for all images, as JSON values.
+        options: keywords of `Sampler.sample` that are one for all images, as JSON values.
     """
     if count < 1:
         raise OptionError(f"the number of images is {count}, expected 1 or more")
@@ -133,7 +133,7 @@ def _first(source: Source, count: int) -> Source:
 
 
 def _bounded(size: int, shape: tuple[int, ...]) -> int:
-    """A batch size of which no batch has more than `BATCH_BYTES`."""
+    """A batch size whose batches have at most `BATCH_BYTES`."""
     return max(1, min(size, BATCH_BYTES // math.prod(shape)))
 
 
@@ -153,7 +153,7 @@ def _folder(folder: Path) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    """Reads its images in parts, also where they are compressed."""
+    """Reads its images in parts, even if they are compressed."""
     labels = class_names = None
     with Npz(path, DataError) as file:
         name = next((name for name in ("images", "arr_0") if name in file.names), None)

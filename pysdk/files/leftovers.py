@@ -1,9 +1,9 @@
-"""Files being written carry a lock, so that what a killed process left behind is known from what still grows.
+"""A file being written carries a lock, which tells it from what a killed process left behind.
 
 A part is called `.pysdk-MACHINE-RANDOM.part` and is held with flock while it is written. A lock dies with its process:
 a part whose lock can be taken belongs to nobody. Locks are sure within one machine; on a folder that several share they
-are as good as its file system, so what another machine left, or this one before it was started again, is removed only
-when it has not changed for a day. Where there are no locks (Windows, some network folders) nothing is removed.
+are as good as its file system, so what another machine left, or this one before it was restarted, is removed only after
+a day without change. Where there are no locks (Windows, some network folders) nothing is removed.
 """
 
 import errno
@@ -40,14 +40,14 @@ class Part:
 
     Attributes:
         path: its name.
-        descriptor: of a file, open for writing; whoever takes it closes it. None for a folder.
+        descriptor: the file, open for writing; whoever takes it closes it. None for a folder.
 
     Raises:
         OSError: it cannot be made.
     """
 
     def __init__(self, folder: Path, *, is_folder: bool = False) -> None:
-        for _ in range(_TRIES):  # who tidies up may take a new part before it is locked
+        for _ in range(_TRIES):  # another writer may remove a new part before it is locked
             self.path = folder / f".pysdk-{machine()}-{secrets.token_hex(6)}.part"
             self.descriptor = None if is_folder else _make_file(self.path)
             if is_folder:
@@ -74,7 +74,7 @@ class Part:
 
 @cache
 def machine() -> str:
-    """Eight digits for this machine since it was started, the same in all its containers."""
+    """Eight digits for this machine since it started, the same in all its containers."""
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

@@ -1,6 +1,6 @@
-"""The one way to open a file that a user or a folder names: it is a regular file, and what is read of it is bounded.
+"""The one way to open a file that a user or a folder names: only a regular file, read up to a limit.
 
-A pipe would wait for a writer for ever, a device has no end, and a folder that came from strangers can hold either.
+A pipe would wait for a writer forever, a device has no end, and a stranger's folder can hold either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from pysdk.errors import PysdkError
 
 MAX_JSON = 4 << 20
-"""Bytes of a configuration."""
+"""The most bytes in a configuration."""
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _SHOWN = 160
 _KINDS = (

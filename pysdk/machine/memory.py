@@ -13,7 +13,7 @@ from pysdk.checks import whole_number
 from pysdk.errors import MemoryLimitError
 
 SHARE = 0.8
-"""Of what the system gives, what a sampler takes at most unless it is told otherwise."""
+"""The default share of what the system gives that a sampler may take."""
 
 
 def given(root: Path = Path("/")) -> int:

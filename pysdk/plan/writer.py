@@ -1,4 +1,4 @@
-"""Writing plans, whole or not at all."""
+"""Writes plans, whole or not at all."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ _CHUNK = 1 << 22
 def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mapping[str, Source]) -> Manifest:
     """Write a plan, whole or not at all, and return the manifest as written (`members` and versions filled in).
 
-    The same manifest and members give the same bytes. What is written is checked as strictly as what is read.
+    The same manifest and members give the same bytes. Writing checks as strictly as reading.
 
     Raises:
         OptionError: `Plan.open` would refuse it, it is too big, or a member's file cannot be read.
@@ -76,7 +76,7 @@ def add_engine(path: str | os.PathLike[str], engine: EngineInfo, source: Source)
 
 
 def _measure(name: str, source: Source) -> tuple[MemberInfo, int]:
-    """Size, SHA-256 and CRC-32 of a member to be."""
+    """Size, SHA-256 and CRC-32 of a future member."""
     if not re.match(NAME_PATTERN, name):
         raise OptionError(f"a member cannot be named {name!r}; use lower-case letters, digits and . _ - only")
     size, crc, digest = 0, 0, hashlib.sha256()

@@ -1,4 +1,4 @@
-"""A few runs of an adapted ONNX network before it is packed: what it returns, and whether images stay apart."""
+"""Runs an adapted ONNX network a few times before it is packed: what it returns, and whether images stay apart."""
 
 from __future__ import annotations
 
