@@ -399,7 +399,6 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent with kill")
 def test_ctrl_c_stops_within_one_step_and_leaves_the_chain_usable():
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
