@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from kit.hostile_files import HEADERS, IGNORED, PICTURES, npy, png, special
-from kit.onnx_bytes.forged import HIDDEN, model, number, outside, piece
-from kit.onnx_bytes.forged import graph as forged_graph
+from kit.attacks.forged import HIDDEN, model, number, outside, piece
+from kit.attacks.forged import graph as forged_graph
+from kit.attacks.pictures_and_arrays import HEADERS, IGNORED, PICTURES, npy, png, special
 from kit.processes import IMPORTS
 from kit.tiny_networks import multiplication, toy_engine, write_toy_plan
 from onnx import TensorProto, helper
