@@ -44,7 +44,7 @@ def commands() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for page in PAGES:
         for line in code_lines(page):
-            match = re.match(r"pysdk (report [a-z]+|[a-z-]+)\b([^#|]*)", line.strip())
+            match = re.match(r"pysdk ([a-z-]+)\b([^#|]*)", line.strip())
             if match:
                 found.setdefault(match[1], set()).update(re.findall(r"(?<!\S)--?[a-zA-Z][\w-]*", match[2]))
     return found
