@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MOST_FILES = 15
 """At one level of a folder."""
-FOLDERS = ("pysdk", "export", "benchmarks", "tools")
+FOLDERS = ("pysdk", "export", "csrc", "benchmarks", "tools")
 
 
 def crowded(paths: list[str]) -> list[str]:
