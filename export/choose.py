@@ -1,4 +1,4 @@
-"""Which engines a plan gets: those asked for that can run the network, checked; in a fixed order, or timed."""
+"""Chooses a plan's engines: those asked for that can run the network, checked; in a fixed order, or timed."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def check(
 ) -> tuple[list[EngineInfo], Comparison | None, int]:
     """Engines compared with torch, checked for batch invariance and, if `tune`, timed.
 
-    A network that came as an ONNX file or a plan has nothing to be compared with.
+    There is nothing to compare with if the network came as an ONNX file or a plan.
 
     Returns:
-        What the plan says of each, in the order given or, if timed, the fastest first; the largest error among them;
-        the number of timesteps compared.
+        What the plan says about each, in the order given or, if timed, fastest first; the largest error among them; the
+        number of timesteps compared.
 
     Raises:
         ExportError: outputs differ by more than `MAX_RELATIVE_ERROR`, or are not finite.

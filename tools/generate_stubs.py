@@ -25,8 +25,9 @@ def generate(extension: str) -> str:
         made = Path(folder) / "pysdk" / f"{extension}.pyi"
         made.write_text(on_any_python(made.read_text()))
         options = ["--quiet", "--config", str(ROOT / "pyproject.toml"), str(made)]
-        fix = ["check", "--fix", "--select", "I,F401,RUF022"]
-        subprocess.run([sys.executable, "-m", "ruff", *fix, *options], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,F401,RUF022", *options], check=True
+        )
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
         return re.sub(r"(?m)^(\w+_COLUMNS): tuple = \([^)]*\)$", r"\1: tuple[str, ...]", made.read_text())

@@ -15,7 +15,7 @@ std::vector<float> Constant::read(Lookout* lookout) const {
   std::vector<float> values(floats());
   float* to = values.data();
   for (const Piece& piece : pieces) {
-    // memcpy: in a foreign file numbers lie at any address
+    // memcpy: in a foreign file numbers may lie at any address
     const auto leave = [&](std::size_t copied) {
       return lookout != nullptr && lookout->leave(copied * kCopyCost);
     };

@@ -22,7 +22,7 @@ void check_tensor(const Tensor& tensor, const std::string& name) {
   }
 }
 
-// Of a batch, to be run together: more gain nothing, and their maps leave the caches.
+// Pixels of a batch that run together: more gain nothing, and their maps leave the caches.
 std::size_t images_at_once(const Tensor& image) {
   constexpr std::size_t kPixels = 1 << 14;
   return std::max<std::size_t>(1, kPixels / image.pixels());

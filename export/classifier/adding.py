@@ -39,9 +39,9 @@ def add_classifier(
         plan: the plan.
         classifier: forward(x, t) -> logits (B, num_classes) for x float32 (B, C, H, W) and t float32 (1,), on the CPU
             in evaluation mode, trained on x_t of the plan's schedule.
-        num_classes: that of the model, if it has classes.
+        num_classes: the model's, if it has classes.
         out: the plan to write; `plan` itself when None.
-        name: of the classifier.
+        name: the classifier's.
         progress: True and False force and forbid a progress bar; by default one shows on a terminal.
 
     Returns:

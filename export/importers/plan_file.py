@@ -1,4 +1,4 @@
-"""Plans of pysdk, built again from the network they keep: for another GPU, library, precision or batch."""
+"""Builds plans again from the network they keep, for another GPU, library, precision or batch."""
 
 from __future__ import annotations
 

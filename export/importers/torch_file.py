@@ -1,4 +1,4 @@
-"""State dicts from `torch.save` files, without ever running what is pickled in them."""
+"""Reads state dicts from `torch.save` files without ever running what is pickled in them."""
 
 from __future__ import annotations
 

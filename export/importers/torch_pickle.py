@@ -1,4 +1,4 @@
-"""What a file of torch.save would do when it is unpickled, read before torch sees it.
+"""Reads what unpickling a torch.save file would do, before torch sees it.
 
 torch's restricted unpickler runs no code, but calls constructors with any arguments: 60 bytes make it fill all memory
 (`bytearray(2**40)`), and members of the archive may be compressed. Here a file may name only what state dicts need.

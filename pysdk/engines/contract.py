@@ -6,7 +6,7 @@
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
         Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.machine.memory.Budget` that its memory is taken
-        from, and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
+        from, and raises MemoryLimitError; with `trust=True` it runs what could compute forever.
     def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
         On the CPU: what is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.
 

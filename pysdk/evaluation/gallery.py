@@ -1,4 +1,4 @@
-"""Samples kept in a folder while they are drawn, so that an evaluation that was stopped goes on where it was."""
+"""Samples kept in a folder while they are drawn, so that a stopped evaluation resumes where it was."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def collect(
         uint8 (n, H, W, C), n = chunk but for the last.
 
     Raises:
-        OptionError: the folder holds samples of other settings.
+        OptionError: the folder holds samples with other settings.
         DataError: a chunk is damaged.
     """
     settings = {**settings, "chunk": chunk}

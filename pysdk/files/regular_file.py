@@ -1,10 +1,11 @@
-"""The one way to open a file that a user or a folder names: it is a regular file, and what is read of it is bounded.
+"""The one way to open a file that a user or a folder names: only a regular file, read up to a limit.
 
-A pipe would wait for a writer for ever, a device has no end, and a folder that came from strangers can hold either.
+A pipe would wait for a writer forever, a device has no end, and a stranger's folder can hold either.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ from pysdk.errors import PysdkError
 
 MAX_JSON = 4 << 20
 """Bytes of a configuration."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _SHOWN = 160
 _KINDS = (
     (stat.S_ISDIR, "folder"),
@@ -67,6 +68,15 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[PysdkError])
     if max(size, len(data)) > limit:
         raise error(f"{shown(path)} has {max(size, len(data)):,} bytes, expected at most {limit:,}.")
     return data
+
+
+def file_sha256(path: str | os.PathLike[str], error: type[PysdkError]) -> str:
+    """SHA-256 of a regular file of any size in hex, read in parts. `error` as `open_file`."""
+    with open_file(path, error) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as reason:
+            raise error(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from None
 
 
 def read_object(path: str | os.PathLike[str], error: type[PysdkError], limit: int = MAX_JSON) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pysdk.training.unet import UNet, UNetConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "model.json"
 _MAX_JSON = 1 << 26
-"""Bytes; a state has the history of its losses."""
+"""The most bytes in a JSON file; a state has the history of its losses."""
 
 
 @dataclass(frozen=True)

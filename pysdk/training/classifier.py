@@ -112,8 +112,8 @@ def train(
         data: images and labels.
         epochs: passes over the data.
         batch_size: images per step; an incomplete batch at the end of an epoch is left out.
-        learning_rate: at its highest, after a third of the steps.
-        seed: of weights, order, mirroring and dropout.
+        learning_rate: its peak, after a third of the steps.
+        seed: for weights, order, mirroring and dropout.
         progress: whether to show a progress bar.
 
     Returns:
@@ -178,7 +178,7 @@ def load(folder: Path) -> Classifier:
 @click.option("--epochs", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def main(source: str, out: Path, epochs: int, seed: int) -> None:
-    """Train the classifier that `pysdk evaluate` measures with, once it is lowered by pysdk.export.feature_network."""
+    """Train the classifier that `pysdk evaluate` measures with once pysdk.export.feature_network has exported it."""
     started = time.monotonic()
     model = train(load_dataset(source), epochs, seed=seed)
     seconds = time.monotonic() - started

@@ -94,7 +94,7 @@ def test_a_dotted_name(dotted: str) -> None:
 
 @pytest.mark.parametrize(("command", "options"), sorted(commands().items()))
 def test_a_command_and_its_options(command: str, options: set[str]) -> None:
-    asked = [sys.executable, "-m", "pysdk.cli", *command.split(), "--help"]
+    asked = [sys.executable, "-m", "pysdk.cli", command, "--help"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     known = done.stdout

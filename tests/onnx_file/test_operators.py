@@ -1,4 +1,4 @@
-"""Networks that could compute for ever: refused at once, unless they are trusted."""
+"""Networks that could compute forever: refused at once, unless they are trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from kit.onnx_bytes.forged import PLAIN
+from kit.attacks.forged import PLAIN
 from onnx import TensorProto, helper
 
 from pysdk import Plan, Sampler
@@ -95,7 +95,7 @@ NEVER_ENDING = {
 
 @pytest.mark.parametrize("what", NEVER_ENDING)
 def test_refused(what: str) -> None:
-    with pytest.raises(EngineError, match=r"which can compute for ever; give trust=True \(--trust\) if you") as caught:
+    with pytest.raises(EngineError, match=r"which can compute forever; give trust=True \(--trust\) if you") as caught:
         open_session(NEVER_ENDING[what], 1)
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)

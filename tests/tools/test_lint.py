@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from kit.places import ROOT
 
+from tools.check_rooms import MOST_FILES, crowded
+
 CHECKED = ("pysdk", "export", "benchmarks", "tools")
 
 
@@ -81,11 +83,11 @@ def test_an_import_upwards_is_found(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_sixteen_files_is_crowded() -> None:
-    program = "import check_rooms; print(check_rooms.crowded([f'pysdk/a/{i}.py' for i in range(16)] + ['pysdk/b.py']))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT / "tools", capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "['pysdk/a/ has 16 files, expected at most 15: give some of them a folder']"
+    paths = [f"pysdk/a/{index}.py" for index in range(MOST_FILES + 1)]
+    assert crowded([*paths, "pysdk/b.py"]) == [
+        "pysdk/a/ has 16 files, expected at most 15: give some of them a folder",
+    ]
+    assert crowded([*paths[1:], "pysdk/b.py"]) == []
 
 
 @pytest.mark.parametrize(

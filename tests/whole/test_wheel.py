@@ -18,6 +18,8 @@ from kit.places import ROOT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built like any user's but with the tools that are here."""
+    import pybind11  # noqa: F401  # it comes with what builds
+
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", folder, ROOT]
     # by variables: pip 23.0, that of Debian 12, knows no -C

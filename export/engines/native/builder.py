@@ -1,4 +1,4 @@
-"""The native engine of a plan: the network's program, its tactics measured, its accuracy checked against float64."""
+"""The native engine of a plan: the network's program with tactics chosen and accuracy checked against float64."""
 
 from __future__ import annotations
 

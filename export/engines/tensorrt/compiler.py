@@ -20,7 +20,7 @@ _FIRST_BY_DEFAULT = "8.0"
 
 
 def targets(library: Library, options: TensorrtOptions) -> tuple[str, ...]:
-    """The compute capabilities to build for; that of this machine's GPU if the library knows no other way.
+    """The compute capabilities to build for; this machine's GPU's if the library needs a GPU.
 
     Raises:
         OptionError: the library cannot build for one that was asked for.

@@ -59,7 +59,7 @@ class EmbedOnce(nn.Module):
 class Unrepeated(nn.Module):
     """A projection of t that undoes the network's repetition of t for each image: (K, B) -> (K, E).
 
-    UNet2DModel multiplies t by B ones. A column of K timesteps becomes (K, B), of which the first column is what was
+    UNet2DModel multiplies t by B ones. A column of K timesteps becomes (K, B), whose first column is what was
     given; with K = 1 all that follows is computed once and broadcast.
     """
 

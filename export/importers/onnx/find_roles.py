@@ -1,4 +1,4 @@
-"""Which tensors of somebody's network are the denoiser's: by option, else by rank and dtype, else by usual names."""
+"""Finds which tensors of a foreign network are a denoiser's: by option, else by rank and dtype, else by usual names."""
 
 from __future__ import annotations
 

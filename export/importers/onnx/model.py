@@ -1,4 +1,4 @@
-"""Any denoiser as an ONNX file: what it is called inside is found or told, the rest of the plan is told by options."""
+"""Any denoiser as an ONNX file: its names are found or given, the rest of the plan is given by options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A serialized TensorRT engine of somebody else as the only engine of a plan: from its inputs and outputs, as they are.
+"""Makes a foreign TensorRT engine the only engine of a plan, with its inputs and outputs as they are.
 
 Nothing can be put around an engine, so what a plan holds has to have a chain's own form: `x` float32 (batch, C, H, W),
 `t` float32 () or (1,), `label` int64 (batch,), output float32 (batch, C or 2C, H, W), under any names.
@@ -32,7 +32,7 @@ class EngineFile:
 
     Attributes:
         library, version: "tensorrt" or "tensorrt_rtx", and its version.
-        compute_capability: of the GPU it was loaded on, e.g. "9.0".
+        compute_capability: that of the GPU it was loaded on, e.g. "9.0".
         io: inputs and outputs.
         batches: for inputs with axes, smallest, usual and largest size of the first axis.
     """

@@ -1,4 +1,4 @@
-"""Serialized TensorRT engines (trtexec's .plan or .engine), where their library can load them: the schedule by option.
+"""Imports TensorRT engines (trtexec's .plan or .engine) where their library can load them; options give the schedule.
 
 A plan made of one has no network.onnx: it runs on such a GPU with such a library, and nowhere else.
 """

@@ -213,7 +213,7 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *n
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:
-    """Inputs and output by what a plan calls them, of which `names` says what the engine calls them.
+    """Inputs and output by their names in a plan; `names` has the engine's names for them.
 
     The batch may be open or fixed, the time have one value or no axis.
 
