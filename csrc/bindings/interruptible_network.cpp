@@ -131,12 +131,14 @@ void register_denoisers(py::module_& module) {
              return std::make_shared<InterruptibleNetwork>(run, interrupt);
            }),
            py::arg("run"), py::arg("interrupt"),
-           "Args:\n"
-           "    run: runs the network once on buffers bound beforehand; releases the GIL meanwhile.\n"
-           "    interrupt: with True makes a run in progress, or the next one, raise soon; with False no "
-           "more.")
+           R"doc(Args:
+    run: runs the network once on buffers bound beforehand; releases the GIL meanwhile.
+    interrupt: with True makes a run in progress, or the next one, raise soon; with False no more.)doc")
       .def("__call__", &InterruptibleNetwork::call, py::call_guard<FloatState>(),
-           "Run the network once.\n\nRaises:\n    RuntimeError: it is running already.");
+           R"doc(Run the network once.
+
+Raises:
+    RuntimeError: it is running already.)doc");
 }
 
 }  // namespace pysdk

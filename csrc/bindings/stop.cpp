@@ -33,11 +33,13 @@ void register_stop(py::module_& module) {
       module, "Stop", py::is_final(),
       "A wish that calls end early, of any thread, and a time at which they do.")
       .def(py::init(&make_stop), py::arg("seconds") = py::none(),
-           "Count from now.\n\n"
-           "Args:\n"
-           "    seconds: after which calls end; never when None.\n\n"
-           "Raises:\n"
-           "    ValueError: seconds is not a finite number above 0.")
+           R"doc(Count from now.
+
+Args:
+    seconds: after which calls end; never when None.
+
+Raises:
+    ValueError: seconds is not a finite number above 0.)doc")
       .def("ask", &Stop::ask, "Let the calls that have it raise StoppedError soon, and later ones at once.")
       .def_property_readonly("asked", &Stop::asked, "Whether `ask` was called.")
       .def_property_readonly("late", &Stop::late, "Whether the time is up.");

@@ -76,15 +76,19 @@ void register_network(py::module_& module) {
            py::call_guard<FloatState>(), py::arg("program"), py::kw_only(), py::arg("network_input"),
            py::arg("network_time"), py::arg("network_labels"), py::arg("network_output"),
            py::arg("threads") = 1,
-           "Bind a packed program to arrays, which are used in place.\n\n"
-           "Args:\n"
-           "    network_input: float32 (NB, C, H, W), read.\n"
-           "    network_time: float32 (1,), read.\n"
-           "    network_labels: int64 (NB,), read if the network takes labels.\n"
-           "    network_output: float32 (NB, out_channels, H, W), filled.\n"
-           "    threads: that compute; they do not change a bit of the result.")
+           R"doc(Bind a packed program to arrays, which are used in place.
+
+Args:
+    network_input: float32 (NB, C, H, W), read.
+    network_time: float32 (1,), read.
+    network_labels: int64 (NB,), read if the network takes labels.
+    network_output: float32 (NB, out_channels, H, W), filled.
+    threads: that compute; they do not change a bit of the result.)doc")
       .def("__call__", &BoundNetwork::call, py::call_guard<FloatState>(),
-           "Run the network once.\n\nRaises:\n    RuntimeError: it is running already.")
+           R"doc(Run the network once.
+
+Raises:
+    RuntimeError: it is running already.)doc")
       .def("profile", &BoundNetwork::profile, py::call_guard<FloatState>(),
            "Run the network once and return the seconds of each op.")
       .def_property_readonly("bytes", &BoundNetwork::bytes, "Bytes of activations and work space.");

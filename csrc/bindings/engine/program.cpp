@@ -57,30 +57,35 @@ void register_program(py::module_& module) {
                     "Bytes of a network for the batch: activations and work space.");
   py::class_<BoundProgram, std::shared_ptr<BoundProgram>>(
       module, "Program", py::is_final(),
-      "A network compiled to ops for the CPU engine; checked whole when it is made.\n\n"
-      "Nothing large is allocated before `pack`, which comes before the first network.\n"
-      "Several networks, on several threads, may be bound to one program; they share its weights.")
-      .def(
-          py::init(&make_program), py::call_guard<FloatState>(), py::kw_only(), py::arg("shape"),
-          py::arg("out_channels"), py::arg("tensors"), py::arg("weights"), py::arg("ops"), py::arg("sources"),
-          "Check a program.\n\n"
-          "Args:\n"
-          "    shape: (C, H, W) of an image.\n"
-          "    out_channels: of the output.\n"
-          "    tensors: (channels, height, width, shared) each.\n"
-          "    weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).\n"
-          "    ops: the fields of each by name, its own name being `op`.\n"
-          "    sources: buffers of bytes that hold the weights; kept until they are packed.\n\n"
-          "Raises:\n"
-          "    ValueError: the program is not one; the message names the op and the field.")
+      R"doc(A network compiled to ops for the CPU engine; checked whole when it is made.
+
+Nothing large is allocated before `pack`, which comes before the first network.
+Several networks, on several threads, may be bound to one program; they share its weights.)doc")
+      .def(py::init(&make_program), py::call_guard<FloatState>(), py::kw_only(), py::arg("shape"),
+           py::arg("out_channels"), py::arg("tensors"), py::arg("weights"), py::arg("ops"),
+           py::arg("sources"),
+           R"doc(Check a program.
+
+Args:
+    shape: (C, H, W) of an image.
+    out_channels: of the output.
+    tensors: (channels, height, width, shared) each.
+    weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
+    ops: the fields of each by name, its own name being `op`.
+    sources: buffers of bytes that hold the weights; kept until they are packed.
+
+Raises:
+    ValueError: the program is not one; the message names the op and the field.)doc")
       .def("cost", &BoundProgram::cost, py::kw_only(), py::arg("batch"), py::arg("threads") = 1,
-           "What it takes to run on so many images, computed from its structure alone.\n\n"
-           "Raises:\n"
-           "    ValueError: the batch is too large for any machine.")
+           R"doc(What it takes to run on so many images, computed from its structure alone.
+
+Raises:
+    ValueError: the batch is too large for any machine.)doc")
       .def("pack", &BoundProgram::pack, py::call_guard<FloatState>(), py::kw_only(), py::arg("threads") = 1,
-           "Read the weights and pack them; once.\n\n"
-           "Raises:\n"
-           "    MemoryError: they do not fit in memory.")
+           R"doc(Read the weights and pack them; once.
+
+Raises:
+    MemoryError: they do not fit in memory.)doc")
       .def_property_readonly(
           "weight_bytes", [](const BoundProgram& bound) { return bound.program()->weight_bytes(); },
           "Bytes of the packed weights, 0 before they are.");
