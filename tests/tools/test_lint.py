@@ -88,3 +88,23 @@ def test_a_folder_of_sixteen_files_is_crowded() -> None:
         "pysdk/a/ has 16 files, expected at most 15: give some of them a folder",
     ]
     assert crowded([*paths[1:], "pysdk/b.py"]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "include", "sentence"),
+    [
+        ("noise/philox.h", "chain/step.h", "noise/philox.h includes chain/step.h, but chain/ is above noise/"),
+        ("likelihood/bound.h", "cuda/device.h", "cuda/ is beside likelihood/"),
+        ("noise/float32.h", "noise/normal.h", "noise/float32.h -> noise/normal.h -> noise/float32.h"),
+        ("noise/normal.h", "noise/gone.h", 'noise/normal.h includes "noise/gone.h", which is no file of csrc/'),
+    ],
+)
+def test_an_include_that_does_not_go_down_is_found(tmp_path: Path, file: str, include: str, sentence: str) -> None:
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    command = [sys.executable, ROOT / "tools" / "check_includes.py", tmp_path]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with (tmp_path / "csrc" / file).open("a") as planted:
+        planted.write(f'#include "{include}"\n')
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert sentence in done.stderr
