@@ -70,6 +70,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy
+	$(BIN)/python tools/check_rooms.py
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/python tools/generate_stubs.py --check
 

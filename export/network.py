@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
-from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.plan.manifest import DefaultsInfo, EngineInfo, ModelInfo, ScheduleInfo
+
+if TYPE_CHECKING:
+    from pysdk.export.lowering.onnx_files import OnnxFiles
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from pysdk.engines.tensorrt.library import TITLES
+from pysdk.engines.tensorrt.libraries import TITLES
 from pysdk.errors import OptionError
 from pysdk.plan.manifest import EngineInfo
 

@@ -63,7 +63,7 @@ def unconditional_plan(unconditional_checkpoint: Path) -> Path:
 @pytest.fixture(scope="session")
 def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model as `pysdk build` makes it, but for the time it takes to check more than two timesteps."""
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
     plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
     build(MODEL, plan, check_seconds=0)
@@ -71,7 +71,7 @@ def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lowered(checkpoint: Path) -> Path:
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
     # all timesteps are checked, however slow the machine is
     build(checkpoint, checkpoint / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)

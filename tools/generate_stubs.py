@@ -24,7 +24,7 @@ def generate() -> str:
         subprocess.run([sys.executable, "-m", *command], check=True)
         made = Path(folder) / "pysdk" / "_native.pyi"
         made.write_text(on_any_python(made.read_text()))
-        options = ["--quiet", "--config", ROOT / "pyproject.toml", made]
+        options = ["--quiet", "--config", str(ROOT / "pyproject.toml"), str(made)]
         subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
@@ -48,8 +48,8 @@ def main() -> int:
     if not check:
         STUB.write_text(made)
         return 0
-    lines = (text.splitlines(keepends=True) for text in (STUB.read_text(), made))
-    difference = "".join(difflib.unified_diff(*lines, "pysdk/_native.pyi", "as generated"))
+    kept, generated = (text.splitlines(keepends=True) for text in (STUB.read_text(), made))
+    difference = "".join(difflib.unified_diff(kept, generated, "pysdk/_native.pyi", "as generated"))
     sys.stdout.write(difference)
     return 1 if difference else 0
 

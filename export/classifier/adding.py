@@ -10,8 +10,8 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
+from pysdk.engines import onnxruntime
 from pysdk.engines.contract import Engine
-from pysdk.engines.onnxruntime import engine as onnxruntime
 from pysdk.engines.registry import home
 from pysdk.errors import ExportError, OptionError
 from pysdk.export.check import NetworkBuffers, is_batch_invariant

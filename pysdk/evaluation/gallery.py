@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.datasets.npz import npz
 from pysdk.errors import DataError, OptionError
 from pysdk.files.atomic import atomic_file, make_folder
 from pysdk.files.regular_file import read_object, shown
-from pysdk.training.data import npz
 
 SETTINGS = "settings.json"
 CHUNK = 500

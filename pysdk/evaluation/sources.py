@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.datasets.loading import load_dataset
+from pysdk.datasets.npz import MAX_NAMES
+from pysdk.datasets.picture_folder import picture_files, read_alike
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.gallery import collect
 from pysdk.files.array_file import Npz
 from pysdk.files.pictures import picture_shape
 from pysdk.request.request import resolve_labels
 from pysdk.sampler import Sampler
-from pysdk.training.data import MAX_NAMES, load, picture_files, read_alike
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """uint8 (n, H, W, C) and the labels int64 (n,), or None."""
@@ -65,7 +67,7 @@ def open_source(name: str, split: str = "train", count: int | None = None) -> So
     elif path.is_dir():
         source = _folder(path)
     else:
-        data = load(name, split)
+        data = load_dataset(name, split)
         images = data.images.transpose(0, 2, 3, 1)
         source = _array(f"{name}, {split}", images, data.labels, data.class_names)
     if count is None:

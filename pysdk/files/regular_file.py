@@ -83,14 +83,6 @@ def read_object(path: str | os.PathLike[str], error: type[PysdkError], limit: in
     return found
 
 
-def machine_memory() -> int:
-    """Bytes of memory this machine has; 16 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 16 << 30
-
-
 def _kind(path: str | os.PathLike[str]) -> str | None:
     """What a path names, if that is no file: a socket cannot even be opened."""
     try:

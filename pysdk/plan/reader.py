@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from pysdk.engines.cost import costs
 from pysdk.errors import OptionError, OptionTypeError, PlanError, PlanNotFoundError
 from pysdk.plan.container import Entry, read_entries
 from pysdk.plan.manifest import (
@@ -183,6 +182,8 @@ class Plan:
 
         Under "costs" is a `pysdk.engines.cost.Cost` of every network that runs on the CPU.
         """
+        from pysdk.engines.cost import costs  # the one thing here that engines know
+
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
         betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")
         plain["schedule"] |= edm or {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}

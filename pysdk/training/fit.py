@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pysdk.datasets.dataset import Dataset
 from pysdk.errors import CheckpointError, NumericalError, OptionError
 from pysdk.files.atomic import make_folder
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
-from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
 from pysdk.training.interrupt import deferred_interrupt
 from pysdk.training.unet import UNet
@@ -143,7 +143,7 @@ class Trainer:
             output = self.network(self.diffusion.q_sample(x0, t, epsilon), t.float(), labels)
         loss = self.diffusion.loss(self.config.loss, output.float(), x0, t, epsilon).mean()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.step += 1

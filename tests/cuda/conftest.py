@@ -6,8 +6,7 @@ from kit.cuda import tensorrt_stand_in
 from msgspec.structs import replace
 
 from pysdk import Plan, _native
-from pysdk.engines.tensorrt import kernel_cache
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt import kernel_cache, libraries
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
 from pysdk.plan.manifest import EngineInfo
@@ -35,9 +34,9 @@ def trt(
     )
     cards = [CudaDevice("NVIDIA H200", "9.0"), CudaDevice("NVIDIA L4", "8.9")][:: 1 if name == "tensorrt" else -1]
     monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
-    monkeypatch.setattr(tensorrt_library, "installed", lambda: [name])
-    monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: made.info.requires["version"])
-    monkeypatch.setattr(tensorrt_library, "find", lambda name=None: made.library())
+    monkeypatch.setattr(libraries, "installed", lambda: [name])
+    monkeypatch.setattr(libraries, "installed_version", lambda name: made.info.requires["version"])
+    monkeypatch.setattr(libraries, "find", lambda name=None: made.library())
     monkeypatch.setattr(cuda_driver, "device", lambda index=0: cards[index])
     return made
 

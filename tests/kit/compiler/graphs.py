@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper, parser
 
-from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native import float64
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
 from pysdk.export.engines.native.program import Attention, Program
@@ -66,12 +66,12 @@ def assert_same(
         labels = rng.integers((model.num_classes or 1) + (model.null_label is not None), size=batch)
         feed = {"x": x, "t": np.array([t], np.float32), "label": labels}
         (expected,) = runner.run(["output"], {node.name: feed[node.name] for node in runner.get_inputs()})
-        found = reference.run(program, x, t, labels)
+        found = float64.run(program, x, t, labels)
         largest = np.abs(found).max()
         assert largest > 1e-3  # zeros would agree with zeros
         assert np.abs(found - expected).max() <= TOLERANCE * largest
         atol = FOLDED if any(isinstance(op, Attention) and op.heads == 1 for op in program.ops) else 1e-12
-        np.testing.assert_allclose(reference.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
+        np.testing.assert_allclose(float64.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
     return program
 
 

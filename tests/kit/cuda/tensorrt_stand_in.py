@@ -22,7 +22,7 @@ import onnxruntime
 from msgspec.structs import replace
 
 from pysdk import _native
-from pysdk.engines.tensorrt.library import Library
+from pysdk.engines.tensorrt.libraries import Library
 from pysdk.plan.manifest import EngineInfo
 
 VERSION = "11.4.1.10"

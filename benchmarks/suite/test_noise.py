@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +23,7 @@ def test_noise(benchmark: BenchmarkFixture, seconds: float, n: int, shape: tuple
     images = np.arange(n, dtype=np.uint64)
     pcg, philox = np.random.Generator(np.random.PCG64(0)), np.random.Generator(np.random.Philox(0))
     generator = torch.Generator().manual_seed(0)
-    draws = {
+    draws: dict[str, Callable[[], Any]] = {
         "pysdk": lambda: _native.normal(0, images, 0, shape),
         "numpy PCG64": lambda: pcg.standard_normal((n, *shape), np.float32),
         "numpy Philox": lambda: philox.standard_normal((n, *shape), np.float32),
@@ -27,11 +31,14 @@ def test_noise(benchmark: BenchmarkFixture, seconds: float, n: int, shape: tuple
     }
     for draw in draws.values():
         z = np.asarray(draw())
-        assert (z.dtype, z.shape) == (np.float32, (n, *shape))
+        assert (z.dtype, z.shape) == (np.dtype(np.float32), (n, *shape))
         assert abs(z.mean()) < 5 / np.sqrt(z.size)
         assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size)
 
-    works = {name: lambda draw=draw: [draw() for _ in range(REPEATS)] for name, draw in draws.items()}
+    def repeated(draw: Callable[[], object]) -> list[object]:
+        return [draw() for _ in range(REPEATS)]
+
+    works = {name: partial(repeated, draw) for name, draw in draws.items()}
     interleave(
         benchmark,
         works.pop("pysdk"),
