@@ -17,6 +17,8 @@ from pysdk.machine.memory import given
 
 MAX_PICTURES = 4_000_000
 """In a folder."""
+MAX_OTHERS = 1_000_000
+"""Files and folders among them."""
 
 
 def image_folder(folder: Path) -> Dataset:
@@ -54,26 +56,52 @@ def picture_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]
     """The pictures below a folder with their labels, in order, and the names of the classes, if it has sub-folders.
 
     Raises:
-        DataError: there are none, too many, links that leave the folder or to folders, or pictures of a format that is
-            not read.
+        DataError: there are none, too many, too much else, links that leave the folder or to folders, or pictures of
+            a format that is not read.
     """
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    with os.scandir(folder) as entries:
+        top = EntryCount(folder)
+        classes = sorted(entry.name for entry in entries if top.is_folder(entry))
     roots = [folder / name for name in classes] or [folder]
     inside = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # with its separator
     files: list[tuple[Path, int]] = []
+    counter = EntryCount(folder)
     for label, root in enumerate(roots):
-        found: list[Path] = []
-        for path in _below(root, inside):
-            found.append(path)
-            if len(files) + len(found) > MAX_PICTURES:
-                raise DataError(f"{shown(folder)} has more than {MAX_PICTURES:,} pictures; split it.")
-        files += [(path, label) for path in sorted(found)]
+        files += [(path, label) for path in sorted(_below(root, inside, counter))]
     if not files:
         raise DataError(f"There is no picture in {folder}; looked for {', '.join(sorted(SUFFIXES))}.")
     return files, tuple(classes) or None
 
 
-def _below(root: Path, inside: str) -> Iterator[Path]:
+class EntryCount:
+    """Of what a folder holds: DataError when it is too much, before the rest of it is looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._pictures, self._others = folder, 0, 0
+
+    def is_folder(self, entry: os.DirEntry[str]) -> bool:
+        """Count an entry; whether it is a folder."""
+        if is_picture(entry) and not entry.is_dir():
+            self._pictures += 1
+            if self._pictures > MAX_PICTURES:
+                raise DataError(f"{shown(self._folder)} has more than {MAX_PICTURES:,} pictures; split it.")
+            return False
+        self._others += 1
+        if self._others > MAX_OTHERS:
+            raise DataError(
+                f"{shown(self._folder)} has more than {MAX_OTHERS:,} files and folders that are no pictures; name a "
+                "folder of pictures alone."
+            )
+        return entry.is_dir()
+
+
+def is_picture(entry: os.DirEntry[str]) -> bool:
+    """Whether it is called as a picture is, also one of a format that is not read."""
+    stem, _, suffix = entry.name.rpartition(".")
+    return bool(stem) and f".{suffix.lower()}" in (*SUFFIXES, *NOT_READ)
+
+
+def _below(root: Path, inside: str, counter: EntryCount) -> Iterator[Path]:
     """The pictures below a folder, in any order."""
     waiting = [root]
     while waiting:
@@ -82,10 +110,9 @@ def _below(root: Path, inside: str) -> Iterator[Path]:
             raise DataError(f"{shown(here)} is a link to a folder, which is not followed; copy the folder instead.")
         with os.scandir(here) as entries:
             for entry in entries:
-                path = Path(entry.path)
-                if entry.is_dir():
-                    waiting.append(path)
-                elif path.suffix.lower() in (*SUFFIXES, *NOT_READ):
-                    if entry.is_symlink() and not os.path.realpath(path).startswith(inside):
-                        raise DataError(f"{shown(path)} is a link out of the folder; copy the picture instead.")
-                    yield path
+                if counter.is_folder(entry):
+                    waiting.append(Path(entry.path))
+                elif is_picture(entry):
+                    if entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+                        raise DataError(f"{shown(entry.path)} is a link out of the folder; copy the picture instead.")
+                    yield Path(entry.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.gallery import collect
 from pysdk.files.array_file import Npz
 from pysdk.files.pictures import picture_shape
+from pysdk.files.regular_file import file_sha256
 from pysdk.request.request import resolve_labels
 from pysdk.sampler import Sampler
 
@@ -99,8 +99,7 @@ def plan_source(sampler: Sampler, count: int, seed: int = 0, *, work: Path | Non
         if work is None:
             parts = (draw(start, min(size, count - start)) for start in range(0, count, size))
         else:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            parts = collect(draw, count, work, {"plan": digest, "seed": seed, **options})
+            parts = collect(draw, count, work, {"plan": file_sha256(path, DataError), "seed": seed, **options})
         start = 0
         for images in parts:
             numbers = np.arange(start, start + len(images), dtype=np.uint64)

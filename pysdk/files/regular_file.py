@@ -5,6 +5,7 @@ A pipe would wait for a writer forever, a device has no end, and a stranger's fo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -67,6 +68,15 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[PysdkError])
     if max(size, len(data)) > limit:
         raise error(f"{shown(path)} has {max(size, len(data)):,} bytes, expected at most {limit:,}.")
     return data
+
+
+def file_sha256(path: str | os.PathLike[str], error: type[PysdkError]) -> str:
+    """SHA-256 of a regular file of any size in hex, read in parts. `error` as `open_file`."""
+    with open_file(path, error) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as reason:
+            raise error(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from None
 
 
 def read_object(path: str | os.PathLike[str], error: type[PysdkError], limit: int = MAX_JSON) -> dict[str, Any]:

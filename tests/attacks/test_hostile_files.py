@@ -21,13 +21,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pysdk.datasets.loading import load_dataset
+from pysdk.datasets.picture_folder import EntryCount
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import CheckpointError, DataError, OptionError, PysdkError, ScheduleError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.gallery import collect
 from pysdk.evaluation.sources import open_source
 from pysdk.files.pictures import _without_applications, picture_shape, read_picture
-from pysdk.files.regular_file import read_file, read_object, shown
+from pysdk.files.regular_file import file_sha256, read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
 from pysdk.training.unet import UNetConfig
 
@@ -186,6 +187,38 @@ def test_links_stay_inside_a_folder_of_pictures(tmp_path: Path) -> None:
     refused(lambda: open_source(str(folder)), DataError, "link to a folder")
 
 
+@pytest.mark.parametrize("make", ["files", "folders", "files in a class", "links to folders"])
+def test_a_folder_of_much_else_is_left_early(tmp_path: Path, make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_OTHERS", 50)
+    looked: list[str] = []
+    before = EntryCount.is_folder
+    monkeypatch.setattr(EntryCount, "is_folder", lambda self, entry: looked.append(entry.name) or before(self, entry))
+    inner = tmp_path / "class" if make == "files in a class" else tmp_path
+    inner.mkdir(exist_ok=True)
+    for index in range(500):
+        path = inner / f"{index}.txt"
+        if make == "folders":
+            path.mkdir()
+        elif make == "links to folders":
+            path.symlink_to(inner)
+        else:
+            path.touch()
+    for reader in (lambda: load_dataset(str(tmp_path)), lambda: open_source(str(tmp_path))):
+        looked.clear()
+        refused(reader, DataError, "more than 50 files and folders that are no pictures; name a folder of pictures")
+        assert len(looked) < 60
+
+
+def test_as_much_else_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_OTHERS", 5)
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_PICTURES", 3)
+    for name in ("a.png", "b.PNG", "c.png", ".png", "png", "a.txt", "d.png.part", "e."):
+        (tmp_path / name).write_bytes(png())
+    assert len(load_dataset(str(tmp_path))) == 3
+    (tmp_path / "z.png").write_bytes(png())
+    refused(lambda: load_dataset(str(tmp_path)), DataError, "has more than 3 pictures; split it")
+
+
 def test_large_pictures_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pysdk.evaluation.sources.BATCH_BYTES", 40)
     for name in "abcde":
@@ -257,6 +290,7 @@ def test_files_are_of_bounded_size_and_paths_of_bounded_length(tmp_path: Path) -
     refused(lambda: read_file("/proc/self/maps", 10, DataError), DataError, "at most 10")  # says it has no bytes
     refused(lambda: read_file("a\0b", 10, DataError), DataError)
     refused(lambda: read_file("n" * 10_000, 10, DataError), DataError)
+    refused(lambda: file_sha256("/dev/zero", DataError), DataError, "is a device")
     assert len(shown("n" * 10_000)) < 200
     assert "\n" not in shown("a\nb")
 
