@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from pysdk.cli.early_exit import leave_at_once
+    from pysdk.machine.early_exit import leave_at_once
 
     leave_at_once()
 

@@ -6,11 +6,13 @@ the other way round: colour, pooling, scale and shift, fixed variance, v-predict
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from kit.packages import missing
 from kit.places import MODEL
 from kit.tiny_networks import save_random_unet
 
@@ -19,6 +21,28 @@ from pysdk.plan.writer import write_plan
 
 # a job started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Skip a module that imports a package of an extra which is not installed."""
+    return skipped_if_missing((yield), collector)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Skip a test that needs one, itself or in a fixture."""
+    report = yield
+    report.call = call
+    return skipped_if_missing(report, item)
+
+
+def skipped_if_missing(report: Any, node: pytest.Item | pytest.Collector) -> Any:
+    excinfo = report.call.excinfo
+    name = missing(excinfo.value) if excinfo is not None else None
+    if name is not None:
+        report.outcome, report.longrepr = "skipped", (str(node.path), 1, f"Skipped: {name} is not installed")
+    return report
 
 
 @pytest.fixture(autouse=True)

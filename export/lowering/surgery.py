@@ -41,7 +41,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
         model = onnx.load_model(path, load_external_data=False)
         outside = [tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     except Exception as error:  # protobuf's exceptions have no public base class
-        raise CheckpointError(f"{str(path)!r} is not an ONNX file: {_one_line(error)}") from None
+        raise CheckpointError(f"{str(path)!r} is not an ONNX file: {one_line(error)}") from None
     locations = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     size = path.stat().st_size
     for location in sorted(locations):
@@ -64,7 +64,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
     except ExportError:
         raise
     except Exception as error:  # checker and loader share no base class
-        raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {_one_line(error)}") from None
+        raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {one_line(error)}") from None
     found = opset(model)
     if found < MIN_OPSET:
         raise CheckpointError(f"{str(path)!r} has opset {found}, expected {MIN_OPSET} or newer; export it again")
@@ -248,5 +248,6 @@ def _time(roles: TensorRoles, kind: int) -> list[onnx.NodeProto]:
     return before + _chain("t", _INSIDE + roles.t, [*steps, ("Expand", ["t/shape"], {})])
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What it says, in a line of bounded length."""
     return " ".join(str(error).split())[:300]

@@ -9,10 +9,9 @@ from contextlib import suppress
 
 import click
 
-from pysdk.cli import early_exit
 from pysdk.distribution import DISTRIBUTION
 from pysdk.errors import PysdkError
-from pysdk.machine import interrupts
+from pysdk.machine import early_exit, interrupts
 
 # a command's module and what the list says of it; the module, often heavy, is imported when the command is called
 _COMMANDS = {

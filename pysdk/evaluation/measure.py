@@ -124,6 +124,13 @@ def class_shares(
     return {"all": float(right.mean()), "each": each}
 
 
+def check_metrics(metrics: Sequence[str]) -> None:
+    """OptionError unless all of them are of `METRICS`."""
+    unknown = sorted(set(metrics) - set(METRICS))
+    if unknown:
+        raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
+
+
 def compare(
     images: Measured,
     reference: Measured,
@@ -147,9 +154,7 @@ def compare(
         OptionError: a metric is unknown, or its option does not fit.
         DataError: the sets are too small, or of different features.
     """
-    unknown = sorted(set(metrics) - set(METRICS))
-    if unknown:
-        raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
+    check_metrics(metrics)
     result: dict[str, Any] = {}
     if "frechet" in metrics:
         result["frechet_distance"] = frechet_distance(images.moments.moments(), reference.moments.moments())

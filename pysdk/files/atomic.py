@@ -61,8 +61,6 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             for name in files:
                 _sync_file(Path(folder, name))
             _sync_folder(Path(folder))
-        if target.exists():
-            target.rmdir()  # empty: Windows does not rename onto it
         part.path.rename(target)
         _sync_folder(target.parent)
 
@@ -143,7 +141,7 @@ def _reason(target: Path, error: OSError) -> str:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 from pysdk.errors import PysdkError
 
 MAX_JSON = 4 << 20
-"""The most bytes in a configuration."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+"""Bytes of a configuration."""
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _SHOWN = 160
 _KINDS = (
     (stat.S_ISDIR, "folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -29,9 +30,7 @@ def default_limit() -> int:
 def _limits(root: Path) -> Iterator[int]:
     with suppress(AttributeError, ValueError, OSError):  # not every system knows these names
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(ImportError, AttributeError, OSError):
-        import resource
-
+    with suppress(OSError):
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
             soft, _ = resource.getrlimit(kind)
             if soft != resource.RLIM_INFINITY:

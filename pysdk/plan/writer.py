@@ -16,15 +16,11 @@ from pysdk.plan.manifest import (
     MANIFEST_NAME,
     MAX_MEMBERS,
     NAME_PATTERN,
-    NETWORK_DATA_NAME,
-    NETWORK_NAME,
-    EngineInfo,
     Manifest,
     MemberInfo,
     encode_manifest,
     parse_manifest,
 )
-from pysdk.plan.reader import Plan
 
 Source = bytes | bytearray | memoryview | Path
 """Where a member's bytes come from: memory, or a file that is copied."""
@@ -62,17 +58,6 @@ def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mappin
                 raise OutputError(f"the source of {entry.name!r} changed while it was copied; try again")
         file.write(directory(entries))
     return parse_manifest(head)
-
-
-def add_engine(path: str | os.PathLike[str], engine: EngineInfo, source: Source) -> Manifest:
-    """Put an engine into a plan, first in the list, in place of what used the same member. Errors as `write_plan`."""
-    if engine.member in (NETWORK_NAME, NETWORK_DATA_NAME):
-        raise OptionError(f"an engine cannot replace {engine.member}; write a new plan for a new network")
-    with Plan.open(path) as plan:
-        others = tuple(other for other in plan.manifest.engines if other.member != engine.member)
-        manifest = msgspec.structs.replace(plan.manifest, engines=(engine, *others))
-        members: dict[str, Source] = {name: plan.member(name) for name in manifest.members}
-        return write_plan(path, manifest, {**members, engine.member: source})
 
 
 def _measure(name: str, source: Source) -> tuple[MemberInfo, int]:

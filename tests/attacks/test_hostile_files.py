@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit.hostile_files import HEADERS, IGNORED, PICTURES, jpeg, npy, overlapping_exif, png, special
+from kit.attacks.pictures_and_arrays import HEADERS, IGNORED, PICTURES, jpeg, npy, overlapping_exif, png, special
 from kit.processes import IMPORTS
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo

@@ -199,7 +199,6 @@ def test_chains_are_freed_without_the_garbage_collector(toy: Sampler) -> None:
         gc.enable()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no rusage")
 def test_new_chains_again_and_again_do_not_grow_the_process(tmp_path: Path) -> None:
     """300 chains of up to 16 images, 160 MB in all; sizes cycle, so that none is found among the idle ones."""
     import resource

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from kit.onnx_bytes.forged import PLAIN
+from kit.attacks.forged import PLAIN
 from onnx import TensorProto, helper
 
 from pysdk import Plan, Sampler

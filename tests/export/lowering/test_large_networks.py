@@ -30,7 +30,7 @@ from pysdk.export.importers import load_network
 from pysdk.export.lowering import onnx_files, torch_to_onnx
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import EngineInfo
-from pysdk.plan.writer import add_engine, write_plan
+from pysdk.plan.writer import write_plan
 
 KINDS = ["native", "onnxruntime"]
 OPTIONS = {
@@ -128,16 +128,6 @@ def test_info(both: tuple[Path, Path]) -> None:
             assert ("bytes in network.data" in plan.summary()) == is_large
             for info in plan.manifest.engines:
                 assert ("network.data" in info.data) == is_large
-
-
-def test_what_is_added_later_keeps_the_weights(large: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.plan"
-    path.write_bytes(large.read_bytes())
-    added = msgspec.structs.replace(engine_of(large, "onnxruntime"), kind="other", member="other.engine", data=())
-    add_engine(path, added, b"x")
-    assert members(path) == {**members(large), "other.engine": b"x"}
-    with Sampler(path, threads=1) as sampler:
-        sampler.sample(1)
 
 
 # Damage.
@@ -290,12 +280,6 @@ def test_programs_that_read_beyond_the_weights(large: Path, tmp_path: Path) -> N
         write_plan(tmp_path / "a.plan", plan.manifest, {**files, "native.json": json.dumps(head).encode()})
     with pytest.raises(EngineError, match="which has a part beyond its source; build the plan again"):
         Sampler(tmp_path / "a.plan", engine="native", threads=1)
-
-
-def test_no_engine_takes_the_place_of_the_weights(large: Path, tmp_path: Path) -> None:
-    info = msgspec.structs.replace(engine_of(large, "onnxruntime"), member="network.data")
-    with pytest.raises(OptionError, match=r"an engine cannot replace network\.data"):
-        add_engine(large, info, b"x")
 
 
 # Building.

@@ -22,6 +22,32 @@ TOLERANCE = 5e-6
 FOLDED = 1e-6
 """The same between a program before and after fusion if weights were multiplied and rounded to float32; else 1e-12."""
 
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+STEM = "h = Conv <pads = [1, 1, 1, 1]> (x, stem_w, stem_b)"
+STEM_WEIGHTS = {"stem_w": draw(8, 2, 3, 3) / 3, "stem_b": draw(8)}
+SHAPE = (2, 6, 4)
+"""Of a first convolution of 8 channels, h, over images of SHAPE."""
+
+NORM = (
+    "r = Reshape (h, by_group) i = InstanceNormalization <epsilon = 0.001> (r, ones, zeros) s = Shape (h) "
+    "n = Reshape (i, s) m = Mul (n, gain) g = Add (m, offset)"
+)
+NORM_WEIGHTS = {
+    "by_group": np.array([0, 4, -1]),
+    "ones": draw(4),
+    "zeros": draw(4),
+    "gain": draw(8, 1, 1),
+    "offset": draw(8, 1, 1),
+    **STEM_WEIGHTS,
+}
+"""Of a group norm of h in the five operations that torch writes, n."""
+
 
 def graph(nodes: str, *, opset: int = 18, label: bool = False, **constants: Any) -> bytes:
     """An ONNX file with inputs x (batch, C, H, W), t (1,) and maybe label, from nodes in ONNX's text form.

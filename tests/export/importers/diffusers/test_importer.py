@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from kit.diffusers_pipelines import CIFAR, SMALL, make_unet, run_ours, run_theirs, save_pipeline
+from kit.importers.diffusers_pipelines import CIFAR, SMALL, make_unet, run_ours, run_theirs, save_pipeline
 
 from pysdk import Plan, Sampler
 from pysdk.export.build import build

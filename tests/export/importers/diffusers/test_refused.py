@@ -8,7 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
-from kit.diffusers_pipelines import SMALL, make_unet, save_pipeline
+from kit.importers.diffusers_pipelines import SMALL, make_unet, save_pipeline
 from safetensors.torch import load_file, save_file
 
 from pysdk.errors import CheckpointError, MissingDependencyError, OptionError

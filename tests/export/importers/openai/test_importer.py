@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.openai_weights import IMAGES, LABELS, SEED, Golden
+from kit.importers.openai_weights import IMAGES, LABELS, SEED, Golden
 
 from pysdk import Sampler, _native
 from pysdk.errors import CheckpointError, OptionError

@@ -19,7 +19,6 @@ from pysdk.export.importers.onnx.options import parse_options
 from pysdk.export.importers.trtexec import model
 from pysdk.export.importers.trtexec.engine import EngineFile, network_of
 from pysdk.export.network import Network
-from pysdk.plan.writer import add_engine
 
 FORM = {"prediction_type": "epsilon", "schedule": "linear", "timesteps": "20"}
 X = IoTensor("sample", "float32", (-1, 3, 8, 8), True)
@@ -174,8 +173,6 @@ def test_a_plan_without_onnx(raw: Path, tmp_path: Path) -> None:
         Sampler(path)
     with pytest.raises(OptionError, match="has no engine for the CPU, where alone classifier guidance runs; build one"):
         add_classifier(path, nn.Identity(), 3)
-    info = manifest.engines[0]
-    assert add_engine(path, info, DATA + b"new").engines == (info,)
 
 
 def test_a_header_names_the_version(tmp_path: Path) -> None:
