@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from kit.packages import missing
 from kit.places import MODEL
+from kit.sharing import make_once
 from kit.tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
@@ -56,32 +57,47 @@ def ctrl_c_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def conditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("conditional")
-    return save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
+    def make(folder: Path) -> None:
+        save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
+
+    return make_once(tmp_path_factory, "conditional", make)
 
 
 @pytest.fixture(scope="session")
 def unconditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_unet(
-        tmp_path_factory.mktemp("unconditional"),
-        timesteps=100,
-        schedule="cosine",
-        prediction_type="v_prediction",
-        image_shape=(3, 8, 8),
-        attention_levels=(),
-        resample="pool",
-        scale_shift_norm=True,
-    )
+    def make(folder: Path) -> None:
+        save_random_unet(
+            folder,
+            timesteps=100,
+            schedule="cosine",
+            prediction_type="v_prediction",
+            image_shape=(3, 8, 8),
+            attention_levels=(),
+            resample="pool",
+            scale_shift_norm=True,
+        )
+
+    return make_once(tmp_path_factory, "unconditional", make)
 
 
 @pytest.fixture(scope="session")
-def conditional_plan(conditional_checkpoint: Path) -> Path:
-    return lowered(conditional_checkpoint)
+def conditional_plan(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(conditional_checkpoint, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def unconditional_plan(unconditional_checkpoint: Path) -> Path:
-    return lowered(unconditional_checkpoint)
+def unconditional_plan(unconditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(unconditional_checkpoint, tmp_path_factory)
+
+
+def lowered(checkpoint: Path, factory: pytest.TempPathFactory) -> Path:
+    from pysdk.export.build import build
+
+    def make(folder: Path) -> None:
+        # all timesteps are checked, however slow the machine is
+        build(checkpoint, folder / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)
+
+    return make_once(factory, f"{checkpoint.name}-plan", make) / "engine.plan"
 
 
 @pytest.fixture(scope="session")
@@ -89,17 +105,10 @@ def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model as `pysdk build` makes it, but for the time it takes to check more than two timesteps."""
     from pysdk.export.build import build
 
-    plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
-    build(MODEL, plan, check_seconds=0)
-    return plan
+    def make(folder: Path) -> None:
+        build(MODEL, folder / "engine.plan", check_seconds=0)
 
-
-def lowered(checkpoint: Path) -> Path:
-    from pysdk.export.build import build
-
-    # all timesteps are checked, however slow the machine is
-    build(checkpoint, checkpoint / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)
-    return checkpoint / "engine.plan"
+    return make_once(tmp_path_factory, "shipped-plan", make) / "engine.plan"
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.interleave import interleave
-from pysdk import _native
+from pysdk import _testing
 
 REPEATS = 10
 
@@ -24,7 +24,7 @@ def test_noise(benchmark: BenchmarkFixture, seconds: float, n: int, shape: tuple
     pcg, philox = np.random.Generator(np.random.PCG64(0)), np.random.Generator(np.random.Philox(0))
     generator = torch.Generator().manual_seed(0)
     draws: dict[str, Callable[[], Any]] = {
-        "pysdk": lambda: _native.normal(0, images, 0, shape),
+        "pysdk": lambda: _testing.normal(0, images, 0, shape),
         "numpy PCG64": lambda: pcg.standard_normal((n, *shape), np.float32),
         "numpy Philox": lambda: philox.standard_normal((n, *shape), np.float32),
         "torch.randn": lambda: torch.randn((n, *shape), generator=generator),

@@ -22,7 +22,7 @@ ChainBuffers::ChainBuffers(const ChainShape& shape)
 CpuChain::CpuChain(const ChainShape& shape)
     : shape_((shape.validate(), shape)),
       buffers_(std::make_shared<ChainBuffers>(shape)),
-      threads_(static_cast<std::size_t>(shape.threads)) {}
+      workers_(static_cast<std::size_t>(shape.threads), Spin::kNone) {}
 
 void CpuChain::attach(Networks networks) {
   const Busy busy(busy_);
@@ -45,7 +45,7 @@ void CpuChain::begin(Program program, Watch& watch) {
   AlignedArray<float> y(uses([](const Row& row) { return row.g != 0.0f; }) ? elements : 0);
   AlignedArray<float> foreign(program.noise ? elements : 0);
   AlignedArray<float> foreign_known(program.noise && !program.known.empty() ? elements : 0);
-  AlignedArray<float> scratch(program.clip == ClipKind::kDynamic ? 2 * image * threads_.count() : 0);
+  AlignedArray<float> scratch(program.clip == ClipKind::kDynamic ? 2 * image * workers_.count() : 0);
   if (program.noise && draws) program.noise(kInitial, foreign.data());
 
   std::swap(program_, program);

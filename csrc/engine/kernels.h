@@ -174,7 +174,6 @@ struct AttentionData {
 // Work on the items [begin, end), which ends early when the lookout says so; it and scratch are the worker's
 // own.
 struct Kernels {
-  const char* isa;
   void (*conv_pack)(const ConvShape&, const float* weight, std::size_t first_panel, std::size_t last_panel,
                     float* packed, float* scratch);
   void (*conv)(const ConvShape&, const ConvData&, std::size_t begin, std::size_t end, float* scratch,

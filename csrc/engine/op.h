@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "base/workers.h"
 #include "engine/fields.h"
 #include "engine/kernels.h"
-#include "engine/workers.h"
 
 namespace pysdk::engine {
 

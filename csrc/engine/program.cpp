@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/guard.h"
+#include "base/guard.h"
 
 namespace pysdk::engine {
 
@@ -233,7 +233,7 @@ std::size_t Program::packed_floats() const {
 void Program::pack(std::size_t threads, Watch& watch) {
   if (is_packed_) throw std::runtime_error("the program is packed already");
   packed_ = Pages(packed_floats());
-  Workers workers(threads);
+  Workers workers(threads, Spin::kBriefly);
   workers.watch(&watch);
   float* to = packed_.data();
   for (const auto& op : ops_) {
@@ -297,7 +297,10 @@ Cost Program::cost(std::size_t batch, std::size_t threads) const {
 
 Network::Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports,
                  std::size_t threads)
-    : program_(std::move(program)), batch_(batch), parts_(program_->parts(batch)), workers_(threads) {
+    : program_(std::move(program)),
+      batch_(batch),
+      parts_(program_->parts(batch)),
+      workers_(threads, Spin::kBriefly) {
   if (!program_->packed()) throw std::runtime_error("the program is not packed");
   const Program::Needs needs = program_->needs(batch, threads);
   const std::vector<std::size_t>& offsets = needs.arena.offsets;

@@ -310,6 +310,8 @@ def test_help_lists_every_command(pysdk: Command) -> None:
 
 
 def test_from_data_to_pictures(pysdk: Command) -> None:
+    import torch  # noqa: F401  # the commands say in a line that they need it
+
     train = [
         "--data",
         FASHION_MNIST,

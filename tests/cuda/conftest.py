@@ -5,7 +5,7 @@ import pytest
 from kit.cuda import tensorrt_stand_in
 from msgspec.structs import replace
 
-from pysdk import Plan, _native
+from pysdk import Plan, _testing
 from pysdk.engines.tensorrt import kernel_cache, libraries
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
@@ -14,9 +14,9 @@ from pysdk.plan.writer import write_plan
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
+def device(monkeypatch: pytest.MonkeyPatch) -> _testing.SimulatedDevice:
     """A simulated device that samplers find under every number."""
-    made = _native.SimulatedDevice()
+    made = _testing.SimulatedDevice()
     monkeypatch.setattr("pysdk.runtime.cuda.open_device", lambda number: made)
     monkeypatch.setattr("pysdk.engines.tensorrt.engine.open_device", lambda number: made)
     return made
@@ -24,7 +24,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
 
 @pytest.fixture
 def trt(
-    device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    device: _testing.SimulatedDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> tensorrt_stand_in.StandIn:
     """A machine with the library, "tensorrt" unless a test's parameter says "tensorrt_rtx", and two GPUs of different
     kinds, of which TensorRT-RTX knows the second only and so has it first."""

@@ -73,6 +73,7 @@ def test_missing_fashion_mnist_says_how_to_get_it(tmp_path: Path) -> None:
         (gzip.compress(idx(PIXELS)[:-1]), r"promises shape \(6, 4, 4\) but holds 95 bytes"),
         (gzip.compress(idx(PIXELS[:5])), "one for each of the 5 images"),
     ],
+    ids=["text", "other", "short", "cut", "labels"],
 )
 def test_damaged_fashion_mnist(tmp_path: Path, content: bytes, words: str) -> None:
     write_fashion_mnist(tmp_path)

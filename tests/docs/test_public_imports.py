@@ -36,7 +36,7 @@ def modules() -> list[str]:
 
 def dotted_names() -> list[str]:
     """`pysdk.machine.interrupts.noted_interrupts` and the like, in backquotes."""
-    return sorted(shown(r"`(pysdk(?:\.\w+)+)`"))
+    return sorted(shown(r"`(pysdk(?:\.[a-zA-Z]\w*)+)`"))
 
 
 def commands() -> dict[str, set[str]]:

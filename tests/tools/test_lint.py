@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from kit.places import ROOT
 
+from tools.check_rooms import MOST_FILES, crowded
+
 CHECKED = ("pysdk", "export", "benchmarks", "tools")
 
 
@@ -81,8 +83,28 @@ def test_an_import_upwards_is_found(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_sixteen_files_is_crowded() -> None:
-    program = "import check_rooms; print(check_rooms.crowded([f'pysdk/a/{i}.py' for i in range(16)] + ['pysdk/b.py']))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT / "tools", capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "['pysdk/a/ has 16 files, expected at most 15: give some of them a folder']"
+    paths = [f"pysdk/a/{index}.py" for index in range(MOST_FILES + 1)]
+    assert crowded([*paths, "pysdk/b.py"]) == [
+        "pysdk/a/ has 16 files, expected at most 15: give some of them a folder",
+    ]
+    assert crowded([*paths[1:], "pysdk/b.py"]) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "include", "sentence"),
+    [
+        ("noise/philox.h", "chain/step.h", "noise/philox.h includes chain/step.h, but chain/ is above noise/"),
+        ("likelihood/bound.h", "cuda/device.h", "cuda/ is beside likelihood/"),
+        ("noise/float32.h", "noise/normal.h", "noise/float32.h -> noise/normal.h -> noise/float32.h"),
+        ("noise/normal.h", "noise/gone.h", 'noise/normal.h includes "noise/gone.h", which is no file of csrc/'),
+    ],
+)
+def test_an_include_that_does_not_go_down_is_found(tmp_path: Path, file: str, include: str, sentence: str) -> None:
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    command = [sys.executable, ROOT / "tools" / "check_includes.py", tmp_path]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    with (tmp_path / "csrc" / file).open("a") as planted:
+        planted.write(f'#include "{include}"\n')
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert sentence in done.stderr

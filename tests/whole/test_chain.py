@@ -13,7 +13,7 @@ from diffusers.schedulers import scheduling_ddpm
 from kit import torch_reference
 from torch import Tensor, nn
 
-from pysdk import _native
+from pysdk import _native, _testing
 from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip, StepTable
@@ -110,7 +110,7 @@ class Run:
         return numpy_chain.run(self.table, denoise, shape=SHAPE, seeds=SEED, images=IMAGES, **options).x
 
     def noise(self, draw: int) -> Tensor:
-        return torch.from_numpy(_native.normal(SEED, IMAGES, draw, SHAPE)).to(self.dtype)
+        return torch.from_numpy(_testing.normal(SEED, IMAGES, draw, SHAPE)).to(self.dtype)
 
     def reference_network(self) -> torch_reference.Network:
         labels = torch.from_numpy(LABELS)
