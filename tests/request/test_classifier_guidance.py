@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit import torch_reference
+from kit.in_torch import torch_reference
 from kit.noisy_classifier import TinyClassifier, tiny_classifier
 from kit.twin import network_of, twin
 from torch import nn

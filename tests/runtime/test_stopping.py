@@ -319,7 +319,7 @@ def test_the_command_begins_with_its_handler() -> None:
     code = "import sys; before = set(sys.modules); import pysdk.cli.__main__; print(*sorted(set(sys.modules) - before))"
     found = set(python(code).stdout.split())
     ours = {name for name in found if name.startswith("pysdk")}
-    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.machine.early_exit"}
+    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.machine", "pysdk.machine.early_exit"}
     assert not found & {"typing", "threading", "click", "numpy", "json"}
 
 

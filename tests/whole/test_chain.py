@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
-from kit import torch_reference
+from kit.in_torch import torch_reference
 from torch import Tensor, nn
 
 from pysdk import _native, _testing
