@@ -36,7 +36,7 @@ def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = Non
     """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
 
     `budget`, of an engine on the CPU, is what its memory is taken from; `trust` lets it run what could compute
-    forever. Raises EngineError, MemoryLimitError, PlanError.
+    for ever. Raises EngineError, MemoryLimitError, PlanError.
     """
     limits: dict[str, Any] = {"budget": budget} if budget is not None else {}
     if trust and home(info.kind) == "cpu":
