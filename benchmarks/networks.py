@@ -78,10 +78,10 @@ class BenchmarkNetwork:
     """A network as a torch module and an ONNX file.
 
     Attributes:
-        folder: of everything made from it.
+        folder: holds everything made from it.
         source: what it was loaded from.
         network: the torch module with its description.
-        manifest: of its plans, without engines.
+        manifest: its plans', without engines.
     """
 
     folder: Path

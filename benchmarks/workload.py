@@ -45,12 +45,12 @@ class Workload:
     """A plan opened with its engine.
 
     Attributes:
-        path: of the plan.
+        path: the plan's.
         checkpoint: folder with the same weights for torch.
         plan: the plan.
         kind: which engine was chosen.
         engine: that engine, loaded with `threads`.
-        threads: of every engine, chain and peer.
+        threads: for every engine, chain and peer.
     """
 
     path: Path

@@ -77,7 +77,7 @@ class Contender:
 
     Attributes:
         make: from a setting, its network in the form `mode`, and a number of steps.
-        mode: of torch.compile; None for the network as it is.
+        mode: torch.compile's; None for the network as it is.
         base: the contender that is this one's network alone.
     """
 
