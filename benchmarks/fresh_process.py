@@ -33,7 +33,7 @@ def native(plan: str, batch: int, threads: int) -> Load:
     """SOURCE is a plan."""
     from pysdk import Plan, _native, engines
 
-    engines.module("native")  # imports it
+    engines.on_cpu("native")  # imports it
 
     def load() -> Work:
         opened = Plan.open(plan)

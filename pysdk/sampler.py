@@ -146,7 +146,7 @@ class Sampler(Uses):
             reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
             info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
             network = self.plan.member(classifier.member)
-            gradient = engines.module(info.kind).load(
+            gradient = engines.on_cpu(info.kind).load(
                 reads, info, network, self.threads, budget=self._budget, trust=self._trust
             )
         sized = msgspec.structs.replace(chosen, batch_size=size)

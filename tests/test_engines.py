@@ -27,7 +27,7 @@ def toy(tmp_path: Path) -> Sampler:
 def test_engines_are_the_files_of_the_folder() -> None:
     assert "onnxruntime" in engines.kinds()
     for kind in engines.kinds():
-        module = engines.module(kind)
+        module = engines.on_device(kind) if engines.home(kind) == "cuda" else engines.on_cpu(kind)
         assert callable(module.unusable)
         assert callable(module.load)
 
@@ -35,7 +35,7 @@ def test_engines_are_the_files_of_the_folder() -> None:
 @pytest.mark.parametrize("kind", ["quantum", "", "..onnxruntime", "os", "onnxruntime.numpy"])
 def test_a_plan_cannot_name_another_module(kind: str) -> None:
     with pytest.raises(EngineError, match=r"there is no engine .*; this pysdk has .*onnxruntime"):
-        engines.module(kind)
+        engines.on_cpu(kind)
 
 
 def test_what_does_not_run_here_is_skipped_and_reported(tmp_path: Path) -> None:

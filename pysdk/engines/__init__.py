@@ -1,17 +1,21 @@
 """Engines: one file each in this folder, found by its name, which is the engine's `kind` in a plan.
 
-An engine's module has two functions:
+An engine on the CPU is a module with two functions, an `EngineOnCpu`:
 
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can. A command in it may say PLAN for the plan's path.
-    def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
+    def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview,
+             budget: Budget | None = None, trust: bool = False) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
-        Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.runtime.memory.Budget` that its memory is taken
-        from, and raises MemoryLimitError; with `trust=True` it runs what could compute for ever.
+        Its memory is taken from `budget`; with `trust` it runs what could compute for ever. Raises EngineError and
+        MemoryLimitError.
 
-One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
-it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
+An engine on CUDA devices is an `EngineOnDevice`, with `DEVICE = "cuda"` and the same functions for one device:
+
+    def unusable(info: EngineInfo, device: int) -> str | None
+    def load(model: ModelInfo, info: EngineInfo, member: memoryview, device: int, *data: memoryview) -> DeviceEngine
+        The device of this number is the current one meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ import os
 import pkgutil
 import shlex
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,16 +126,37 @@ class DeviceEngine(Protocol):
         """
 
 
-class EngineModule(Protocol):
-    """What a file of this folder offers."""
+class EngineOnCpu(Protocol):
+    """What a file of this folder offers whose engine runs on the CPU."""
 
-    def unusable(self, info: EngineInfo, *number: int) -> str | None:
-        """Why this machine, or its device of this number, cannot run it, or None."""
+    def unusable(self, info: EngineInfo) -> str | None:
+        """Why this machine cannot run it, or None."""
 
     def load(
-        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limits: Any
-    ) -> Any:
-        """The loaded engine: an `Engine`, or a `DeviceEngine` on the device of number `threads`."""
+        self,
+        model: ModelInfo,
+        info: EngineInfo,
+        member: memoryview,
+        threads: int,
+        *data: memoryview,
+        budget: Budget | None = None,
+        trust: bool = False,
+    ) -> Engine:
+        """The loaded engine."""
+
+
+class EngineOnDevice(Protocol):
+    """What a file of this folder offers whose engine runs on CUDA devices, which are named by their numbers."""
+
+    DEVICE: str
+
+    def unusable(self, info: EngineInfo, device: int) -> str | None:
+        """Why this device cannot run it, or None."""
+
+    def load(
+        self, model: ModelInfo, info: EngineInfo, member: memoryview, device: int, *data: memoryview
+    ) -> DeviceEngine:
+        """The loaded engine; the device is the current one meanwhile."""
 
 
 def kinds() -> list[str]:
@@ -138,30 +164,48 @@ def kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def module(kind: str) -> EngineModule:
-    """The engine's module. EngineError if there is none of that kind; a plan cannot name any other file."""
-    if kind not in kinds():
-        raise EngineError(f"there is no engine {kind!r}; this pysdk has {', '.join(kinds())}")
-    return cast(EngineModule, importlib.import_module(f"{__name__}.{kind}"))
-
-
 def home(kind: str) -> str | None:
     """Where such an engine runs: "cpu" or "cuda"; None if this pysdk does not know it."""
-    return getattr(module(kind), "DEVICE", "cpu") if kind in kinds() else None
+    return getattr(_module(kind), "DEVICE", "cpu") if kind in kinds() else None
 
 
-def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None, *, trust: bool = False) -> Any:
-    """An engine of a plan with the files it needs; `threads` is a device's number for one that runs there.
+def on_cpu(kind: str) -> EngineOnCpu:
+    """The module of an engine on the CPU. EngineError if there is none of that kind."""
+    return cast(EngineOnCpu, _module(kind, "cpu"))
 
-    `budget`, of an engine on the CPU, is what its memory is taken from; `trust` lets it run what could compute
-    for ever. Raises EngineError, MemoryLimitError, PlanError.
+
+def on_device(kind: str) -> EngineOnDevice:
+    """The module of an engine on CUDA devices. EngineError if there is none of that kind."""
+    return cast(EngineOnDevice, _module(kind, "cuda"))
+
+
+def load(plan: Plan, info: EngineInfo, threads: int, budget: Budget | None = None, *, trust: bool = False) -> Engine:
+    """An engine of a plan on the CPU, with the files it needs.
+
+    `budget` is what its memory is taken from; `trust` lets it run what could compute for ever. Raises EngineError,
+    MemoryLimitError, PlanError.
     """
-    limits: dict[str, Any] = {"budget": budget} if budget is not None else {}
-    if trust and home(info.kind) == "cpu":
-        limits["trust"] = True
-    loader, member = module(info.kind), plan.member(info.member)
+    kind, member = on_cpu(info.kind), plan.member(info.member)
     with plan.verifying(info.data) as data:
-        return loader.load(plan.manifest.model, info, member, threads, *data, **limits)
+        return kind.load(plan.manifest.model, info, member, threads, *data, budget=budget, trust=trust)
+
+
+def load_on_device(plan: Plan, info: EngineInfo, device: int) -> DeviceEngine:
+    """An engine of a plan on the device of this number, which is the current one. Raises EngineError, PlanError."""
+    kind, member = on_device(info.kind), plan.member(info.member)
+    with plan.verifying(info.data) as data:
+        return kind.load(plan.manifest.model, info, member, device, *data)
+
+
+def _module(kind: str, where: str | None = None) -> ModuleType:
+    """A file of this folder, which a plan cannot name any other of. EngineError if it is none, or not for `where`."""
+    if kind not in kinds():
+        raise EngineError(f"there is no engine {kind!r}; this pysdk has {', '.join(kinds())}")
+    found = importlib.import_module(f"{__name__}.{kind}")
+    runs_on = getattr(found, "DEVICE", "cpu")
+    if where not in (None, runs_on):
+        raise EngineError(f"engine {kind!r} runs on {runs_on!r}, not on {where!r}; choose another for this device")
+    return found
 
 
 def choose(plan: Plan, kind: str | None = None, *, device: int | None = None) -> tuple[EngineInfo, dict[str, str]]:
@@ -200,8 +244,8 @@ def _unusable(info: EngineInfo, device: int | None) -> str | None:
     if where is None:
         return "this pysdk does not know it"
     if where == "cuda":
-        return "it runs on a CUDA device" if device is None else module(info.kind).unusable(info, device)
-    return module(info.kind).unusable(info) if device is None else "it runs on the CPU"
+        return "it runs on a CUDA device" if device is None else on_device(info.kind).unusable(info, device)
+    return on_cpu(info.kind).unusable(info) if device is None else "it runs on the CPU"
 
 
 def second(plan: Plan, chosen: EngineInfo) -> dict[str, str]:

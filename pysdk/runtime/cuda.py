@@ -259,7 +259,7 @@ def load(
         for name in info.data:
             plan.member(name).release()  # a library's parser reads it: only what was verified
         with device_errors(), device.current():
-            loaded: Any = engines.load(plan, info, number)
+            loaded: Any = engines.load_on_device(plan, info, number)
     else:
         if engine is not None:
             raise OptionError("engine and network are both given; network runs in the place of the plan's engines")
