@@ -20,7 +20,7 @@ from pysdk.engines import require
 from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.plan.manifest import DefaultsInfo, Manifest
 from pysdk.request.guidance import resolve_guidance
-from pysdk.request.request import resolve_table
+from pysdk.request.solver_table import resolve_table
 from pysdk.runtime.interrupts import noted_interrupts
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.diffusion.option_checks import check_choice
+from pysdk.checks import check_choice
 from pysdk.diffusion.prediction import read_output
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import StepTable

@@ -21,6 +21,7 @@ from pysdk.diffusion.table import StepTable
 BATCH, SHAPE = 2, (1, 3, 5)
 INDEX = np.arange(BATCH, dtype=np.uint64)
 ROWS = StepTable.from_columns(t=[3.0, 2.0, 1.0, 0.0], c_in=0.5, q=1.0, a=0.5, b=0.5, s=[1, 1, 1, 0]).float32()
+TABLE_OPTIONS = ("clip", "clip_limit", "clip_ratio", "clip_max", "learned_variance", "init_scale")
 
 
 def make_chain(**options: Any) -> _native.Chain:
@@ -30,7 +31,9 @@ def make_chain(**options: Any) -> _native.Chain:
 
 
 def begin(chain: _native.Chain, **options: Any) -> None:
-    chain.begin(**{"rows": ROWS, "seeds": INDEX, "images": INDEX} | options)
+    shared = {name: options.pop(name) for name in TABLE_OPTIONS if name in options}
+    table = _native.StepTable(options.pop("rows", ROWS), **shared)
+    chain.begin(**{"table": table, "seeds": INDEX, "images": INDEX} | options)
 
 
 def test_buffers_are_aligned_and_never_move():
@@ -170,16 +173,17 @@ def table_with(column: int, value: float) -> np.ndarray:
         ),
         ({"rows": ROWS.tolist()}, TypeError, "rows is a list; a numpy array of float32"),
         ({"rows": ROWS[:, :-1]}, ValueError, r"rows has shape \(4, 18\); \(-1, 19\) is needed, where -1 is any size"),
-        ({"rows": ROWS[:0]}, ValueError, "rows is empty"),
-        ({"rows": table_with(4, np.nan)}, ValueError, "row 1, column a is nan; coefficients must be finite"),
+        ({"rows": ROWS[:0]}, ValueError, "the table has 0 rows; a chain has 1 to 16777216"),
+        ({"rows": table_with(4, np.nan)}, ValueError, "row 1, column a is nan; it must be finite as float32"),
         ({"rows": table_with(13, 0.5)}, ValueError, "row 1, column save is 0.5"),
         ({"clip": "soft"}, ValueError, "clip is 'soft'; use 'none', 'clamp' or 'dynamic'"),
         ({"clip_limit": 0.0}, ValueError, "clip_limit must be"),
         ({"clip_limit": float("nan")}, ValueError, "clip_limit must be"),
         ({"clip_ratio": 1.01}, ValueError, "clip_ratio must lie in"),
         ({"clip_max": 0.5}, ValueError, "clip_max must be at least 1"),
-        ({"init_scale": float("inf")}, ValueError, "init_scale is not a finite"),
+        ({"init_scale": float("inf")}, ValueError, "init_scale is not finite"),
         ({"learned_variance": True}, ValueError, "learned_variance needs out_channels=2; the chain was made with 1"),
+        ({"table": None}, TypeError, "incompatible .* arguments"),
         ({"seeds": INDEX.astype(np.int64)}, TypeError, "seeds has dtype int64"),
         ({"seeds": INDEX[:1]}, ValueError, r"seeds has shape \(1,\); \(2,\) is needed"),
         ({"images": np.arange(3, dtype=np.uint64)}, ValueError, r"images has shape \(3,\)"),
@@ -386,14 +390,14 @@ def denoise():
 chain.attach(denoise)
 rows = StepTable.from_columns(t=np.zeros(100_000), q=1.0, b=1.0).float32()
 index = np.arange(2, dtype=np.uint64)
-chain.begin(rows, seeds=index, images=index)
+chain.begin(_native.StepTable(rows), seeds=index, images=index)
 try:
     chain.advance(100_000)
 except KeyboardInterrupt:
     assert calls - chain.position in (0, 1), (calls, chain.position)
     done = chain.position
     assert chain.advance(2) == done + 2
-    chain.begin(rows[:2].copy(), seeds=index, images=index)
+    chain.begin(_native.StepTable(rows[:2].copy()), seeds=index, images=index)
     assert chain.advance(9) == 2
     print("interrupted", done, flush=True)
 """
