@@ -37,7 +37,7 @@ test-isas: $(VENV)/test.stamp engine.plan
 	mkdir -p build/isas
 	for isa in $(ISAS); do export PYSDK_ISA=$$isa; \
 	  $(BIN)/python -c 'from pysdk import _native; print(_native.isa())' 2> /dev/null || { echo "no $$isa here"; continue; }; \
-	  $(BIN)/python -m pytest -q tests/native tests/test_bit_identity.py && \
+	  $(BIN)/python -m pytest -q tests/native tests/whole/test_bit_identity.py && \
 	  $(BIN)/pysdk sample engine.plan -n 64 --seed 0 -o build/isas/$$isa.png && \
 	  cmp build/isas/baseline.png build/isas/$$isa.png || exit 1; done
 	sha256sum build/isas/*.png
@@ -63,7 +63,8 @@ tensorrt-install: $(VENV)/test.stamp
 	  || echo "without the bindings of TensorRT $$version, which is not tested"; done
 
 tensorrt-test: tensorrt-install
-	$(BIN)/python -m pytest tests/export/test_typed_onnx.py tests/export/test_tensorrt_*.py tests/test_tensorrt_*.py
+	$(BIN)/python -m pytest tests/export/lowering/test_precision.py tests/export/engines/tensorrt tests/export/importers/trtexec \
+	  tests/engines/tensorrt
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -94,7 +95,7 @@ gpu-install:
 	  --no-build-isolation -e .
 	$(PYTHON) -m pysdk.cli devices
 
-# GPU_TEST="tests/gpu/test_gpu_bits.py -x" tests a part
+# GPU_TEST="tests/gpu/test_bits.py -x" tests a part
 GPU_TEST ?= tests/gpu tests/cuda
 gpu-test: gpu-install
 	$(PYTHON) -m pytest --durations=10 $(GPU_TEST)

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import environment, table
 from benchmarks.networks import Networks
 from benchmarks.workload import CHECKPOINT, Workload, find_plan
-from pysdk.engines import default_threads
+from pysdk.machine.processors import default_threads
 
 RESULTS = pytest.StashKey[list[BenchmarkFixture]]()
 

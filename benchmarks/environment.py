@@ -11,7 +11,7 @@ from typing import Any
 
 from pysdk import _native
 from pysdk.distribution import installed_version
-from pysdk.engines import default_threads
+from pysdk.machine.processors import default_threads
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "pnnx", "diffusers", "numpy")
 

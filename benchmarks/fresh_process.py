@@ -31,14 +31,15 @@ def kind(name: str) -> Callable[[Callable[[str, int, int], Load]], Callable[[str
 @kind("pysdk")
 def native(plan: str, batch: int, threads: int) -> Load:
     """SOURCE is a plan."""
-    from pysdk import Plan, _native, engines
+    from pysdk import Plan, _native
+    from pysdk.engines import choice, registry
 
-    engines.on_cpu("native")  # imports it
+    registry.on_cpu("native")  # imports it
 
     def load() -> Work:
         opened = Plan.open(plan)
-        info, _ = engines.choose(opened, "native")
-        engine = engines.load(opened, info, threads)
+        info, _ = choice.choose(opened, "native")
+        engine = registry.load(opened, info, threads)
         model = opened.manifest.model
         chain = _native.Chain(batch=batch, shape=model.shape, out_channels=model.out_channels, threads=threads)
         network = engine.bind(chain)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.networks import BenchmarkNetwork, Inputs
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.export.importers.diffusers.unet import EmbedOnce
 
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.workload import BUILT
-from pysdk import Plan, _native, engines
+from pysdk import Plan, _native
+from pysdk.engines import choice, registry
 from pysdk.export.engines.native import builder as native_builder
 from pysdk.export.engines.native import float64 as reference
 from pysdk.export.engines.native.weights import unpack
@@ -147,8 +148,8 @@ class NativeCall:
 
     def __init__(self, plan: Path, inputs: Inputs, threads: int) -> None:
         with Plan.open(plan) as opened:
-            info, _ = engines.choose(opened, "native")
-            engine, model = engines.load(opened, info, threads), opened.manifest.model
+            info, _ = choice.choose(opened, "native")
+            engine, model = registry.load(opened, info, threads), opened.manifest.model
         batch = len(inputs.x)
         self.chain = _native.Chain(batch=batch, shape=model.shape, out_channels=model.out_channels, threads=threads)
         self.chain.network_input[:] = inputs.x

@@ -20,7 +20,6 @@ from benchmarks.interleave import seconds_of
 from benchmarks.limits import Limits
 from benchmarks.networks import Inputs, NativeCall
 from pysdk import Plan
-from pysdk.engines import default_threads
 from pysdk.export.engines.native.program import (
     AnyOp,
     Attention,
@@ -34,6 +33,7 @@ from pysdk.export.engines.native.program import (
     writes,
 )
 from pysdk.export.engines.native.weights import unpack
+from pysdk.machine.processors import default_threads
 
 TILES = {"winograd2": 2, "winograd4": 4}
 FLOAT = 4

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import Plan, StepTable, _native, engines
+from pysdk import Plan, StepTable, _native
 from pysdk.diffusion.schedule import Schedule
-from pysdk.engines import Engine
+from pysdk.engines import choice, registry
+from pysdk.engines.contract import Engine
 from pysdk.plan.manifest import ModelInfo
 from pysdk.request.solver_table import default_clip
 from pysdk.solvers import make_table
@@ -62,8 +63,8 @@ class Workload:
     def open(cls, path: Path, checkpoint: Path, threads: int) -> Workload:
         """Open a plan and load the first of its engines that runs here."""
         plan = Plan.open(path)
-        info, _ = engines.choose(plan)
-        engine = engines.load(plan, info, threads)
+        info, _ = choice.choose(plan)
+        engine = registry.load(plan, info, threads)
         return cls(path, checkpoint, plan, info.kind, engine, threads)
 
     @property

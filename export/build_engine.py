@@ -6,7 +6,7 @@ checkpoint -> torch network -> ONNX -> check over all timesteps -> engine -> eng
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from pysdk.runtime.interrupts import leave_at_once
+    from pysdk.machine.interrupts import leave_at_once
 
     leave_at_once()
 
@@ -31,7 +31,7 @@ from pysdk.export.settings import (
     tensorrt_options,
 )
 from pysdk.files.atomic import check_target
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 from pysdk.plan.container import MAX_MEMBER_BYTES
 from pysdk.plan.manifest import Manifest
 from pysdk.plan.writer import write_plan

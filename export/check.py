@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.engines import Engine
+from pysdk.engines.contract import Engine
 from pysdk.errors import ExportError
 from pysdk.export.lowering.torch_to_onnx import MAX_RELATIVE_ERROR, Comparison, check_finite, torch_outputs
 from pysdk.export.network import Network
@@ -47,7 +47,7 @@ class Candidate:
 
 
 class NetworkBuffers:
-    """Stand-alone buffers of one network call; see `pysdk.engines.Buffers`."""
+    """Stand-alone buffers of one network call; see `pysdk.engines.contract.Buffers`."""
 
     def __init__(self, model: ModelInfo, batch: int) -> None:
         _, height, width = model.shape

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import msgspec
 import torch
 
-from pysdk.engines import default_threads
 from pysdk.errors import ExportError
 from pysdk.export.check import (
     Candidate,
@@ -25,6 +24,7 @@ from pysdk.export.engines.native.program import NotCovered
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.export.lowering.torch_to_onnx import Comparison, example_inputs
 from pysdk.export.network import Network
+from pysdk.machine.processors import default_threads
 from pysdk.plan.manifest import EngineInfo
 
 

@@ -15,13 +15,12 @@ from msgspec.structs import replace
 from pysdk import _native
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
-from pysdk.distribution import install_extra, installed_version
-from pysdk.engines import require
+from pysdk.distribution import install_extra, installed_version, require
 from pysdk.errors import ExportError, MissingDependencyError
+from pysdk.machine.interrupts import noted_interrupts
 from pysdk.plan.manifest import DefaultsInfo, Manifest
 from pysdk.request.guidance import resolve_guidance
 from pysdk.request.solver_table import resolve_table
-from pysdk.runtime.interrupts import noted_interrupts
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network

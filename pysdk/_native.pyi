@@ -669,6 +669,21 @@ class Bound:
 
     A bound belongs to one thread at a time; a call while another is running raises RuntimeError.
     """
+    @staticmethod
+    def most_bytes(
+        *,
+        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+        rows: typing.SupportsInt | typing.SupportsIndex,
+    ) -> int:
+        """
+        Bytes of such a bound with so many rows, whatever it is begun with.
+
+        Raises:
+            ValueError: a size is out of range.
+        """
     def __init__(
         self,
         *,

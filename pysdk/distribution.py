@@ -1,4 +1,11 @@
-"""What pip calls this package. `pysdk` is its import name only: on the index that name is somebody else's package."""
+"""What pip calls this package, and what it needs of others.
+
+`pysdk` is its import name only: on the index that name is somebody else's package.
+"""
+
+import importlib.util
+
+from pysdk.errors import MissingDependencyError
 
 DISTRIBUTION = "pysdk-diffusion"
 
@@ -13,3 +20,9 @@ def installed_version() -> str:
 def install_extra(extra: str) -> str:
     """The command that installs this package with what an extra of pyproject.toml names."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def require(package: str, command: str) -> None:
+    """MissingDependencyError with the command that installs it, unless the package can be imported."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(f"{package} is not installed; get it with `{command}`")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pysdk.checks import whole_number
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
 from pysdk.files.atomic import atomic_file, atomic_folder, check_target
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 
 if TYPE_CHECKING:
     from PIL import Image

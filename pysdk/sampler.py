@@ -14,8 +14,8 @@ from pysdk.checks import whole_number
 from pysdk.diffusion.table import StepTable
 from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionTypeError
-from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form
+from pysdk.machine.float_state import standard_floats
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress
 from pysdk.request.request import Noise, Request, make_request

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tiny_networks import save_random_unet
+from kit.places import MODEL
+from kit.tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
 from pysdk.plan.writer import write_plan
@@ -65,7 +66,7 @@ def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pysdk.export.build_engine import build
 
     plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
-    build(Path(__file__).parents[1] / "models" / "fashion-mnist", plan, check_seconds=0)
+    build(MODEL, plan, check_seconds=0)
     return plan
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_networks import write_toy_plan
+from kit.tiny_networks import write_toy_plan
 
 from pysdk import Plan, Sampler, StepTable, errors
 from pysdk.errors import EngineError, NumericalError, OptionError, OptionTypeError, PlanError, PysdkError, ScheduleError

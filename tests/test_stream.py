@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_networks import multiplication, write_toy_plan
+from kit.tiny_networks import multiplication, write_toy_plan
 
 from pysdk import Images, Preview, Sampler
 from pysdk.errors import EngineError, NumericalError, OptionError, OptionTypeError

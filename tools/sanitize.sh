@@ -25,7 +25,7 @@ preload=$(for library in $libraries; do g++ -print-file-name="$library"; done | 
 # PYTHONSAFEPATH: otherwise the checkout's pysdk/, which has no extension in it, comes before the installed one
 export PYTHONSAFEPATH=1 PYSDK_SANITIZE=$sanitizers ASAN_OPTIONS=detect_leaks=0
 export TSAN_OPTIONS=ignore_noninstrumented_modules=1
-LD_PRELOAD=$preload "$name/bin/python" -m pytest -q "${tests[@]}" -p no:cacheprovider
+LD_PRELOAD=$preload "$name/bin/python" -m pytest -q "${tests[@]}" -o pythonpath=tests -p no:cacheprovider
 if [[ $sanitizers == *address* ]]; then
-  LD_PRELOAD=$preload "$name/bin/python" tests/native/engine/fuzz.py --seconds "${FUZZ_SECONDS:-60}"
+  LD_PRELOAD=$preload PYTHONPATH=tests "$name/bin/python" -m kit.engine.fuzz --seconds "${FUZZ_SECONDS:-60}"
 fi

@@ -22,10 +22,10 @@ from benchmarks.workload import BUILT
 from pysdk import Plan
 from pysdk.diffusion.schedule import Schedule
 from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.machine.devices import open_device
 from pysdk.request.request import Request
 from pysdk.runtime import cuda as executor
 from pysdk.runtime.cuda import CudaExecutor, Launch
-from pysdk.runtime.devices import open_device
 from pysdk.runtime.torch_network import TorchNetwork
 from pysdk.solvers import make_table
 

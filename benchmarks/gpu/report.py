@@ -20,7 +20,7 @@ from benchmarks.gpu.measure import Limit, Measured, Task, measure
 from benchmarks.gpu.subjects import SUBJECTS, Subject, open_subject
 from pysdk import _native
 from pysdk.errors import DeviceError
-from pysdk.runtime.devices import open_device
+from pysdk.machine.devices import open_device
 
 METHOD = """\
 Times are wall clock around a whole batch of images, the device idle before and after. Contenders take turns, after a

@@ -13,7 +13,7 @@ import click
 from benchmarks.environment import processor
 from benchmarks.regression.ratio import FEWEST, Ratio
 from benchmarks.regression.turns import LOAD, Process, SideError, Times, take_turns
-from pysdk.engines import default_threads
+from pysdk.machine.processors import default_threads
 
 PATH = click.Path(exists=True, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -123,6 +124,20 @@ void register_likelihood(py::module_& module) {
            "Raises:\n"
            "    ValueError: a size is out of range.\n"
            "    MemoryError: the buffers do not fit in memory.")
+      .def_static(
+          "most_bytes",
+          [](std::int64_t batch, const std::vector<std::int64_t>& shape,
+             std::optional<std::int64_t> out_channels, std::int64_t threads, std::int64_t rows) {
+            const ChainShape made = make_shape(batch, shape, out_channels, false, false, threads);
+            made.validate();
+            return VariationalBound::most_bytes(made,
+                                                static_cast<std::size_t>(std::max<std::int64_t>(rows, 0)));
+          },
+          py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+          py::arg("threads") = 1, py::arg("rows"),
+          "Bytes of such a bound with so many rows, whatever it is begun with.\n\n"
+          "Raises:\n"
+          "    ValueError: a size is out of range.")
       .def("attach", &BoundBound::attach, py::arg("denoiser"),
            "Set the network: a Denoiser, or a callable without arguments, that reads network_input, "
            "network_time and\n"

@@ -31,6 +31,16 @@ VariationalBound::VariationalBound(const ChainShape& shape)
   if (shape.guided) throw std::invalid_argument("a bound is not guided; make it with guided=False");
 }
 
+std::size_t VariationalBound::most_bytes(const ChainShape& shape, std::size_t rows) {
+  const std::size_t batch = static_cast<std::size_t>(shape.batch);
+  const std::size_t buffers = 3 * shape.elements() + batch * shape.output();  // input, x_0, d1, output
+  const std::size_t per_image = sizeof(std::uint64_t) * 2 + sizeof(std::int64_t);
+  const std::size_t program = shape.elements() + batch * per_image + rows * sizeof(BoundRow);
+  const std::size_t results = 2 * batch * rows * sizeof(double);
+  // where one is begun, the one before it is still there, and results are copied
+  return buffers * sizeof(float) + batch * sizeof(std::int64_t) + 2 * program + 2 * results;
+}
+
 void VariationalBound::attach(std::shared_ptr<Denoiser> denoiser) {
   const Busy busy(busy_);
   denoiser_.swap(denoiser);

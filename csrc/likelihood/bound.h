@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -51,6 +52,8 @@ struct BoundProgram {
 class VariationalBound {
  public:
   explicit VariationalBound(const ChainShape& shape);
+  // Bytes of the memory of a bound of so many rows, whatever it is begun with.
+  static std::size_t most_bytes(const ChainShape& shape, std::size_t rows);
 
   const ChainShape& shape() const { return shape_; }
   const std::shared_ptr<ChainBuffers>& buffers() const { return buffers_; }

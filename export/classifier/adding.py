@@ -10,13 +10,15 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from pysdk.engines import Engine, default_threads, home
+from pysdk.engines.contract import Engine
 from pysdk.engines.onnxruntime import engine as onnxruntime
+from pysdk.engines.registry import home
 from pysdk.errors import ExportError, OptionError
 from pysdk.export.check import NetworkBuffers, is_batch_invariant
 from pysdk.export.classifier.gradient import export_gradient, log_probability_gradient
 from pysdk.export.engines.onnxruntime import tell_of_trust
 from pysdk.export.lowering.torch_to_onnx import MAX_RELATIVE_ERROR
+from pysdk.machine.processors import default_threads
 from pysdk.plan.manifest import CLASSIFIER_NAME, ClassifierInfo, EngineInfo, Manifest, ModelInfo
 from pysdk.plan.reader import Plan
 from pysdk.plan.writer import write_plan

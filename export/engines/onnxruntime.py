@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pysdk.engines import Engine
+from pysdk.engines.contract import Engine
 from pysdk.engines.onnxruntime import engine as onnxruntime
 from pysdk.export.check import Candidate
 from pysdk.export.lowering.onnx_files import OnnxFiles

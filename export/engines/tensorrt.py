@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pysdk.engines import default_threads
 from pysdk.engines.tensorrt import library as tensorrt_library
 from pysdk.engines.tensorrt.engine import check_io
 from pysdk.engines.tensorrt.library import IoTensor, Library, Log
@@ -21,8 +20,9 @@ from pysdk.export.lowering import precision_error as typed_error
 from pysdk.export.network import Network
 from pysdk.export.settings import TensorrtOptions
 from pysdk.files.atomic import atomic_file
+from pysdk.machine import cuda_driver
+from pysdk.machine.processors import default_threads
 from pysdk.plan.manifest import NETWORK_NAME, EngineInfo, ModelInfo
-from pysdk.runtime import cuda_driver
 
 _FIRST_BY_DEFAULT = "8.0"
 """Without a list, engines are built for all GPUs from here on: the first with bfloat16."""

@@ -51,7 +51,7 @@ def load_network(source: str, options: dict[str, str]) -> Network:
             return importer.load(source, options)
     raise CheckpointError(
         f"{source!r} is nothing that can be built: expected a folder written by `pysdk train`, with model.json in it, "
-        f"or what another importer reads ({', '.join(IMPORTERS)}; see docs/import-*.md)"
+        f"or what another importer reads ({', '.join(IMPORTERS)}; see docs/import)"
     )
 
 

@@ -72,7 +72,7 @@ def _refuse_other_kinds(path: Path, data: dict[Any, Any]) -> None:
     if any(_LUCIDRAINS.search(name) for name in names):
         raise CheckpointError(
             f"{str(path)!r} is a checkpoint of denoising-diffusion-pytorch, whose network cannot be expressed with the "
-            "layers of this U-Net (RMSNorm, linear attention, memory keys; docs/import-other.md); export it to ONNX "
+            "layers of this U-Net (RMSNorm, linear attention, memory keys; docs/import/other.md); export it to ONNX "
             "and build that"
         )
     for key in ("state_dict", "model", "ema", "model_state_dict"):

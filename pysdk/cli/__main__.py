@@ -1,5 +1,15 @@
-"""python -m pysdk.cli: the command `pysdk`."""
+"""The command `pysdk`, also as `python -m pysdk.cli`."""
 
-from pysdk.cli.commands import main
+from pysdk.machine import interrupts
 
-main()
+
+def main() -> None:
+    """Run the command line."""
+    interrupts.leave_at_once()  # while it is imported
+    from pysdk.cli import commands
+
+    commands.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.files.atomic import check_target
+from pysdk.plan.reader import Plan
 
 
 @click.command("add-classifier", context_settings={"ignore_unknown_options": True})
@@ -29,6 +29,7 @@ def command(plan: Path, checkpoint: Path, flags: tuple[str, ...], out: Path | No
 
     if out is not None:
         check_target(out)
+    Plan.open(plan).close()  # before the slow steps
     classifier = load_classifier(checkpoint, pairs(flags))
     manifest = add_classifier(plan, classifier, classifier.classes, out=out, name=checkpoint.stem)
     assert manifest.classifier is not None

@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import click
 
-from pysdk.cli.texts import SET_HELP, max_memory_option, numbers, solver_options, steps_of, trust_option
 from pysdk.distribution import DISTRIBUTION
-from pysdk.errors import OptionError, PysdkError
-from pysdk.runtime import interrupts
+from pysdk.errors import PysdkError
+from pysdk.machine import interrupts
 
-# commands whose modules are heavy, or need an extra, are imported when they are called
-_LAZY = {
+# a command's module and what the list says of it; the module, often heavy, is imported when the command is called
+_COMMANDS = {
     "add-classifier": ("pysdk.cli.add_classifier", "Add a classifier to a plan, for classifier guidance."),
     "build": ("pysdk.export.build_engine", "Build an engine.plan from a checkpoint."),
-    "edit": ("pysdk.cli.pictures:edit", "Redraw pictures from a noised start."),
+    "compression": ("pysdk.cli.compression", "Plot rate and distortion of images sent with a plan."),
+    "devices": ("pysdk.cli.devices", "Say which CUDA devices this machine has, or why there are none."),
+    "edit": ("pysdk.cli.pictures.edit", "Redraw pictures from a noised start."),
     "evaluate": ("pysdk.cli.evaluate", "Measure images against a reference: Frechet and kernel distance, ..."),
-    "inpaint": ("pysdk.cli.pictures:inpaint", "Draw a part of pictures anew."),
-    "interpolate": ("pysdk.cli.pictures:interpolate", "Draw the way from one picture to another."),
+    "info": ("pysdk.cli.info", "Say what is in a plan and which of its engines runs here."),
+    "inpaint": ("pysdk.cli.pictures.inpaint", "Draw a part of pictures anew."),
+    "interpolate": ("pysdk.cli.pictures.interpolate", "Draw the way from one picture to another."),
     "likelihood": ("pysdk.cli.likelihood", "The variational bound of a plan on images, in bits per dimension."),
-    "report": ("pysdk.cli.report", "Plotted reports on a plan."),
+    "sample": ("pysdk.cli.sample", "Draw images from a plan and write them to a file or folder."),
     "train": ("pysdk.cli.train", "Train a U-Net on a data set."),
 }
 
 
 class _Commands(click.Group):
-    """A group that imports some of its commands on demand."""
+    """A group that imports a command on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_LAZY])
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _LAZY:
-            return super().get_command(ctx, cmd_name)
-        return click.Command(cmd_name, help=_LAZY[cmd_name][1])  # what a list shows
+        return click.Command(cmd_name, help=_COMMANDS[cmd_name][1]) if cmd_name in _COMMANDS else None  # for the list
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         found, command, rest = super().resolve_command(ctx, args)
-        if found in _LAZY and not ctx.resilient_parsing:
-            module, _, name = _LAZY[found][0].partition(":")
-            command = getattr(importlib.import_module(module), name or "command")
+        if found in _COMMANDS and not ctx.resilient_parsing:
+            command = importlib.import_module(_COMMANDS[found][0]).command
         return found, command, rest
 
 
@@ -96,160 +92,5 @@ def _drop_output() -> None:
 
 
 def main() -> None:
-    """Run `pysdk`; its entry point is `pysdk.runtime.interrupts.main`."""
+    """Run `pysdk`; its entry point is `pysdk.cli.__main__.main`."""
     run(pysdk)
-
-
-@pysdk.command()
-@click.argument("plan", type=click.Path(path_type=Path))
-@click.option("-n", default=64, show_default=True, help="Number of images.")
-@click.option("--seed", default=0, show_default=True, help="Gallery to draw from.")
-@click.option("--start", default=0, show_default=True, help="Index of the first image in the gallery.")
-@click.option("--steps", help="Number of steps, or a respacing rule: ddim50, or 10,10,5 (default: the plan's).")
-@click.option("--timesteps", help="The timesteps to visit instead, descending: 999,749,499,249,0.")
-@click.option("--solver", help="ddpm, ddim, ... (default: the plan's).")
-@click.option("--labels", help="Class, or one per image: 3 or 0,1,2 (default: one class after the other).")
-@click.option("--guidance-scale", help="Classifier-free guidance scale, or one per image (default: the plan's).")
-@click.option("--guidance-interval", help="Lowest and highest timestep with guidance: 100,600 (default: all).")
-@click.option("--classifier-scale", help="Classifier guidance scale, or one per image (default: 0).")
-@click.option("-s", "--set", "pairs", multiple=True, metavar="NAME=VALUE", help=SET_HELP)
-@click.option("--engine", help="Engine to use (default: the first of the plan that runs here).")
-@click.option("--deadline", type=float, help="Seconds after which drawing ends with an error (default: never).")
-@click.option("--threads", type=int, help="Processors to use (default: all).")
-@click.option("--batch-size", type=int, help="Images per network call (default: the plan's).")
-@max_memory_option
-@trust_option
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1; see `pysdk devices`.")
-@click.option("--frames", default=50, show_default=True, type=click.IntRange(min=1), help="Frames of a .gif.")
-@click.option("--columns", type=click.IntRange(min=1), help="Images per row of a grid.")
-@click.option(
-    "-o",
-    "--out",
-    default="grid.png",
-    show_default=True,
-    help="A .png, .jpg or .webp grid, a .gif of the reverse process, an .npz, or a folder for PNGs.",
-)
-def sample(
-    plan: Path,
-    n: int,
-    seed: int,
-    start: int,
-    steps: str | None,
-    timesteps: str | None,
-    solver: str | None,
-    labels: str | None,
-    guidance_scale: str | None,
-    guidance_interval: str | None,
-    classifier_scale: str | None,
-    pairs: tuple[str, ...],
-    engine: str | None,
-    deadline: float | None,
-    threads: int | None,
-    batch_size: int | None,
-    max_memory: int | None,
-    trust: bool,
-    device: str,
-    frames: int,
-    columns: int | None,
-    out: str,
-) -> None:
-    """Draw images from PLAN and write them to a file or folder."""
-    from pysdk.images import check_channels, check_output, save_gif
-    from pysdk.sampler import Sampler
-
-    # before anything is drawn
-    suffix = check_output(out, animation=True)
-    if columns is not None and suffix in ("", ".npz"):
-        raise OptionError(f"--columns is for a grid, and {out!r} holds none; leave it out")
-
-    machine: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_memory": max_memory, "trust": trust}
-    with Sampler(plan, engine=engine, device=device, **machine) as sampler:
-        if suffix != ".npz":
-            check_channels(sampler.plan.manifest.model.shape[0])
-        request: dict[str, Any] = {
-            "seed": seed,
-            "deadline": deadline,
-            "start": start,
-            "steps": steps_of(steps, timesteps),
-            "solver": solver,
-            "labels": numbers("labels", labels),
-            "guidance_scale": numbers("guidance_scale", guidance_scale),
-            "guidance_interval": numbers("guidance_interval", guidance_interval),
-            "classifier_scale": numbers("classifier_scale", classifier_scale),
-            **solver_options(pairs),
-        }
-        layout = {} if columns is None else {"columns": columns}
-        if suffix == ".gif":
-            # frames spread over the chain; the last is always among them, and no other is kept
-            save_gif(
-                (
-                    preview.x
-                    for preview in sampler.stream(n, **request)
-                    if (preview.total - preview.step) % -(-preview.total // frames) == 0
-                ),
-                out,
-                **layout,
-            )
-        else:
-            sampler.sample(n, **request).save(out, **layout)
-    click.echo(f"wrote {out}")
-
-
-@pysdk.command()
-@click.argument("plan", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--verify", is_flag=True, help="Verify every checksum first.")
-def info(plan: Path, as_json: bool, verify: bool) -> None:
-    """Say what is in PLAN and which of its engines runs here."""
-    from pysdk import engines
-    from pysdk.plan.reader import Plan
-    from pysdk.runtime.devices import open_device
-    from pysdk.runtime.memory import default_limit
-
-    def cost(opened: Plan) -> str:
-        from pysdk.engines import native
-
-        info = next(info for info in opened.manifest.engines if info.kind == "native")
-        try:
-            sources = [opened.member(name) for name in info.data]
-            program = native.check(opened.manifest.model, opened.member(info.member), *sources)
-            found = native.checked_cost(program, info.batch_size, engines.default_threads(), sources)
-        except PysdkError as error:
-            return f"none ({error})"
-        return (
-            f"{found.multiplications / info.batch_size:.3g} multiplications per image and step; {found.weights:,} "
-            f"bytes of weights and {found.network:,} at batch {info.batch_size}, "
-            f"of {default_limit():,} allowed by default"
-        )
-
-    def taken(opened: Plan, device: int | None) -> str:
-        try:
-            if device is not None:
-                open_device(device)
-            chosen, others = engines.choose(opened, device=device)
-            others |= engines.second(opened, chosen)
-            return f"{chosen.kind}" + "".join(f"; {kind} not: {reason}" for kind, reason in others.items())
-        except PysdkError as error:
-            return f"none ({error})"
-
-    with Plan.open(plan) as opened:
-        if verify:
-            opened.verify()
-        running = {"runs_here": taken(opened, None)}
-        if "cuda" in {engines.home(info.kind) for info in opened.manifest.engines}:
-            running["runs_on_cuda"] = taken(opened, 0)
-        if "native" in {info.kind for info in opened.manifest.engines}:
-            running["native_cost"] = cost(opened)
-        if as_json:
-            click.echo(json.dumps({**opened.describe(), **running}, indent=2))
-        else:
-            lines = (f"{name.replace('_', ' ')}: {text}" for name, text in running.items())
-            click.echo("\n".join([opened.summary(), *lines]))
-
-
-@pysdk.command()
-def devices() -> None:
-    """Say which CUDA devices this machine has, or why there are none."""
-    from pysdk.runtime.devices import describe_devices
-
-    click.echo(describe_devices())

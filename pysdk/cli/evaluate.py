@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pysdk.cli.texts import max_memory_option, trust_option
+from pysdk.cli.parsing import max_memory_option, trust_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.kernel import SUBSET_SIZE

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 
-from pysdk.cli.texts import max_memory_option, steps_of, trust_option
+from pysdk.cli.parsing import deadline_option, max_memory_option, steps_of, trust_option
 from pysdk.errors import OptionError
 from pysdk.evaluation.sources import open_source
 from pysdk.files.atomic import atomic_file, check_target
@@ -33,6 +33,7 @@ def question_options(default_count: int) -> Callable[[_Function], _Function]:
         click.option("--label", type=int, help="Class of every image (default: those of the data)."),
         click.option("--threads", type=int, help="Processors to use (default: all)."),
         click.option("--batch-size", type=int, help="Images per network call (default: the plan's)."),
+        deadline_option,
         max_memory_option,
         trust_option,
     ]
@@ -56,8 +57,9 @@ def ask(
     label: int | None,
     threads: int | None,
     batch_size: int | None,
-    max_memory: int | None = None,
-    trust: bool = False,
+    deadline: float | None,
+    max_memory: int | None,
+    trust: bool,
     terms: int | None = None,
 ) -> Likelihood:
     """The bound of the first images of a data set."""
@@ -78,6 +80,7 @@ def ask(
             steps=steps_of(steps, None),
             terms=terms,
             variance=variance,
+            deadline=deadline,
         )
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from pysdk.diffusion.schedule import SCHEDULES
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.errors import OptionError
 
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pysdk.checks import whole_number
 from pysdk.errors import OptionError, ScheduleError
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 
 Float64Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pysdk import _native
 from pysdk.errors import OptionError, OptionTypeError, ScheduleError
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 from pysdk.noise import MAX_ROWS
 
 STEP_COLUMNS: tuple[str, ...] = tuple(_native.STEP_COLUMNS)

@@ -14,10 +14,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pysdk import _native
-from pysdk.engines import Buffers
+from pysdk.engines.contract import Buffers
+from pysdk.engines.cost import Cost
 from pysdk.errors import EngineError
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import EngineInfo, ModelInfo
-from pysdk.runtime.memory import Budget
 
 VERSION = 1
 MAX_BYTES = 16 << 20
@@ -82,7 +83,7 @@ def unusable(info: EngineInfo) -> str | None:
 
 
 class NativeEngine:
-    """A loaded program; see `pysdk.engines.Engine`."""
+    """A loaded program; see `pysdk.engines.contract.Engine`."""
 
     def __init__(self, program: _native.Program, threads: int) -> None:
         self.program = program
@@ -134,18 +135,43 @@ def checked_cost(
     program: _native.Program, batch: int, threads: int, sources: Sequence[memoryview], *, trust: bool = False
 ) -> _native.Cost:
     """What a program takes; EngineError if a step is out of proportion to its weights, unless they are trusted."""
-    try:
-        one, cost = (program.cost(batch=images, threads=threads) for images in (1, batch))
-    except ValueError as error:
-        raise EngineError(f"the native program cannot run: {error}; give a smaller batch_size") from None
+    reason = excess(program, sources)
+    if reason is not None and not trust:
+        raise EngineError(f"the native program takes {reason}; give trust=True (--trust) if you know who made it")
+    return _costed(program, batch, threads)
+
+
+def excess(program: _native.Program, sources: Sequence[memoryview]) -> str | None:
+    """By how much a step is out of proportion to its weights, which only those who trust it run; None if it is not."""
+    one = _costed(program, 1, 1)
     work = one.multiplications + 16 * one.moved
     most = max(LEAST_WORK, WORK_PER_WEIGHT * sum(len(source) for source in sources) // 4)
-    if work > most and not trust:
-        raise EngineError(
-            f"the native program takes {work:.3g} multiplications for an image and step, more than the {most:.3g} that "
-            "a network with so many weights may have; give trust=True (--trust) if you know who made it"
-        )
-    return cost
+    if work <= most:
+        return None
+    return (
+        f"{work:.3g} multiplications for an image and step, more than the {most:.3g} that a network with so many "
+        "weights may have"
+    )
+
+
+def cost(model: ModelInfo, info: EngineInfo, program: memoryview, threads: int, *sources: memoryview) -> Cost:
+    """What a program takes, from its structure alone. EngineError as in `load`."""
+    made = check(model, program, *sources)
+    found, reason = _costed(made, info.batch_size, threads), excess(made, sources)
+    return Cost(
+        weights=found.weights,
+        network=found.network,
+        multiplications=found.multiplications / info.batch_size,
+        needs_trust=reason is not None,
+        refused=None if reason is None else f"it takes {reason}",
+    )
+
+
+def _costed(program: _native.Program, batch: int, threads: int) -> _native.Cost:
+    try:
+        return program.cost(batch=batch, threads=threads)
+    except ValueError as error:
+        raise EngineError(f"the native program cannot run: {error}; give a smaller batch_size") from None
 
 
 def check(model: ModelInfo, program: memoryview, *sources: memoryview) -> _native.Program:

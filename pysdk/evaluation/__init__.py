@@ -1,1 +1,1 @@
-"""How good sets of images are: distances between their features and those of a reference. See docs/evaluate.md."""
+"""How good sets of images are: distances between their features and a reference's (docs/quality/evaluation.md)."""

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.checks import flag, whole_number
-from pysdk.engines import MAX_THREADS, default_threads, require
+from pysdk.distribution import require
 from pysdk.engines.onnxruntime.arena import struck
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import DataError, EngineError, MemoryLimitError
 from pysdk.files.regular_file import read_file
+from pysdk.machine.interrupts import interruptible
+from pysdk.machine.memory import Budget
+from pysdk.machine.processors import MAX_THREADS, default_threads
 from pysdk.onnx_file.model import CANONICAL, MAX_BYTES, read
-from pysdk.runtime.interrupts import interruptible
-from pysdk.runtime.memory import Budget
 
 FILE = "features.onnx"
 """Its name in a folder."""

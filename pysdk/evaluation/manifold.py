@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.distribution import install_extra, require
 from pysdk.errors import DataError, OptionError
 
 NEIGHBOURS = 3
@@ -31,6 +32,7 @@ def precision_recall(
     Raises:
         DataError: the dimensions differ.
         OptionError: k is below 1, or a set has no k-th neighbour.
+        MissingDependencyError: scipy is not installed.
     """
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
         raise DataError(f"Features have shapes {real.shape} and {generated.shape}; expected (M, D) and (N, D).")
@@ -59,11 +61,9 @@ def _share_within(features: NDArray[np.float64], centres: NDArray[np.float64], r
 
 
 def _squared_distances(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """|a|^2 + |b|^2 - 2 a.b, block by block of rows; centred, so that little cancels."""
-    centre = columns.mean(axis=0)
-    b = columns - centre
-    lengths = (b**2).sum(axis=1)
+    """Block by block of rows; from differences, so that equal distances are equal numbers."""
+    require("scipy", install_extra("evaluate"))
+    from scipy.spatial.distance import cdist
+
     for start in range(0, len(rows), _BLOCK):
-        a = rows[start : start + _BLOCK] - centre
-        squares = (a**2).sum(axis=1)[:, None] + lengths - 2 * (a @ b.T)
-        yield squares.clip(min=0)
+        yield cdist(rows[start : start + _BLOCK], columns, "sqeuclidean")

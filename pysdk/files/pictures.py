@@ -1,7 +1,8 @@
 """Picture files: the size is known and bounded before a pixel is decoded, and the decoder sees little else.
 
 Four formats are read. With Pillow before 13, a TIFF of 1 MB, or the same tables in a JPEG of 300 kB, fill 6 GB as their
-entries overlap, and a GIF's comments cost the square of their length. JPEG's application segments are taken out first.
+entries overlap, and a GIF's comments cost the square of their length. JPEG's application segments and PNG's texts and
+profiles, which can be bombs by themselves, are taken out first.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ MAX_BYTES = 1 << 28
 MAX_SCANS = 64
 """Of a JPEG; each costs a pass over all pixels."""
 
+MAX_CHUNKS = 100_000
+"""Of a PNG; writers make chunks of 8 KiB or more."""
+
+_PNG, _KEPT = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _SOI, _SOS, _EOI, _ADOBE = 0xD8, 0xDA, 0xD9, 0xEE
 
 
@@ -82,6 +87,8 @@ def _opened(path: str | os.PathLike[str], error: type[PysdkError]) -> Image:
     try:
         if data[:2] == b"\xff\xd8":
             data = b"".join(_without_applications(data))
+        elif data.startswith(_PNG):
+            data = b"".join(_without_texts(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -120,6 +127,24 @@ def _without_applications(data: bytes) -> Iterator[bytes]:
             yield data[at:end]
         at = end
     yield b"\xff\xd9" if data.endswith(b"\xff\xd9") else b""
+
+
+def _without_texts(data: bytes) -> Iterator[bytes]:
+    """A PNG of the chunks alone that say its pixels: no texts, profiles, EXIF or animation."""
+    yield _PNG
+    at = start = len(_PNG)
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if kind not in _KEPT:
+            yield data[start:at]
+            start = end
+        at = end
+    else:
+        raise ValueError(f"it has more than {MAX_CHUNKS:,} chunks")
+    yield data[start:]
 
 
 def _end_of_scan(data: bytes, at: int) -> int:

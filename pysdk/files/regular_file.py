@@ -59,7 +59,9 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[PysdkError])
     with open_file(path, error) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            data = b"" if size > limit else file.read(limit + 1)
+            data = b"" if size > limit else file.read(size + 1)  # Python reserves what is asked for
+            if len(data) > size:  # it grew, or is one that does not say
+                data += file.read(limit + 1 - len(data))
         except OSError as reason:
             raise error(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from None
     if max(size, len(data)) > limit:

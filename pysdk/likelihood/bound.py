@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import whole_number
 from pysdk.diffusion.schedule import Float64Array, Schedule
 from pysdk.diffusion.table import Clip
 from pysdk.diffusion.timesteps import Int64Array, Steps, make_timesteps
+from pysdk.engines.contract import Engine
 from pysdk.errors import NumericalError, OptionError, OptionTypeError
 from pysdk.likelihood.terms import Terms, make_terms, prior_nats
 from pysdk.plan.manifest import Manifest, ModelInfo
@@ -155,12 +157,13 @@ def make_question(
 
 def answer(
     question: Question,
-    engine: engines.Engine,
+    engine: Engine,
     *,
     batch_size: int,
     padded: bool,
     threads: int,
     advance: Callable[[_native.Bound, int], None],
+    take: Callable[..., Callable[[], None]],
 ) -> Likelihood:
     """Run the bound over all images.
 
@@ -170,50 +173,56 @@ def answer(
         batch_size: images in one network call.
         padded: whether every call must have this size.
         threads: of everything but the network.
-        advance: runs a native chain up to a row.
+        advance: runs a native chain to its end; its second argument is how many images are done.
+        take: `pysdk.runtime.cpu.Executor.take`; what is taken is given back at the end.
 
     Raises:
+        MemoryLimitError: the terms, or the buffers of a batch, are more than is left.
         NumericalError: a term is NaN or infinite.
         EngineError: the network failed.
     """
     model, terms = question.model, question.terms
-    count = len(question.pixels)
-    dimensions = question.pixels[0].size
-    nats = np.empty((count, len(terms.rows)))
-    errors = np.empty_like(nats)
-    bounds: dict[int, _native.Bound] = {}
-    for first in range(0, count, batch_size):
-        last = min(first + batch_size, count)
-        size = batch_size if padded else last - first
-        if size not in bounds:
-            bounds[size] = _native.Bound(
-                batch=size, shape=model.shape, out_channels=model.out_channels, threads=threads
+    count, dimensions = len(question.pixels), question.pixels[0].size
+    # both kinds of terms as sums and as answers, and whole numbers for L_T
+    size = 33 * count * len(terms.rows) + 16 * question.pixels.size
+    with ExitStack() as taken:
+        taken.callback(take(size, f"{count} images in {len(terms.rows)} terms need"))
+        nats, errors = np.empty((2, count, len(terms.rows)))
+        bounds: dict[int, _native.Bound] = {}
+        taken.callback(bounds.clear)
+        for first in range(0, count, batch_size):
+            last = min(first + batch_size, count)
+            size = batch_size if padded else last - first
+            if size not in bounds:
+                made: dict[str, Any] = {"shape": model.shape, "out_channels": model.out_channels, "threads": threads}
+                most = _native.Bound.most_bytes(batch=size, rows=len(terms.rows), **made)
+                taken.callback(take(most, f"the bound of {size} images needs", engine, [size]))
+                bounds[size] = _native.Bound(batch=size, **made)
+                bounds[size].attach(engine.bind(bounds[size]))
+            index = np.minimum(np.arange(first, first + size), last - 1)
+            bounds[size].begin(
+                terms.rows,
+                pixels=np.ascontiguousarray(question.pixels[index]),
+                seeds=np.full(size, question.seed, np.uint64),
+                images=question.images[index],
+                learned_variance=terms.learned_variance,
+                clip_limit=question.clip_limit,
+                value_low=model.value_range[0],
+                value_high=model.value_range[1],
+                labels=None if question.labels is None else question.labels[index],
             )
-            bounds[size].attach(engine.bind(bounds[size]))
-        index = np.minimum(np.arange(first, first + size), last - 1)
-        bounds[size].begin(
-            terms.rows,
-            pixels=np.ascontiguousarray(question.pixels[index]),
-            seeds=np.full(size, question.seed, np.uint64),
-            images=question.images[index],
-            learned_variance=terms.learned_variance,
-            clip_limit=question.clip_limit,
-            value_low=model.value_range[0],
-            value_high=model.value_range[1],
-            labels=None if question.labels is None else question.labels[index],
+            advance(bounds[size], first)
+            nats[first:last] = bounds[size].terms[: last - first]
+            errors[first:last] = bounds[size].errors[: last - first]
+        _check_finite(nats, question)
+        level = (model.value_range[1] - model.value_range[0]) / 255
+        return Likelihood(
+            timesteps=terms.timesteps,
+            weights=terms.weights,
+            prior=prior_nats(question.pixels, terms.final_alpha_cumprod, model.value_range) / (dimensions * np.log(2)),
+            terms=nats / (dimensions * np.log(2)),
+            squared_error=errors / (dimensions * level**2),
         )
-        advance(bounds[size], len(terms.rows))
-        nats[first:last] = bounds[size].terms[: last - first]
-        errors[first:last] = bounds[size].errors[: last - first]
-    _check_finite(nats, question)
-    level = (model.value_range[1] - model.value_range[0]) / 255
-    return Likelihood(
-        timesteps=terms.timesteps,
-        weights=terms.weights,
-        prior=prior_nats(question.pixels, terms.final_alpha_cumprod, model.value_range) / (dimensions * np.log(2)),
-        terms=nats / (dimensions * np.log(2)),
-        squared_error=errors / (dimensions * level**2),
-    )
 
 
 def _check_finite(nats: Float64Array, question: Question) -> None:

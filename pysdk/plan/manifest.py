@@ -14,7 +14,7 @@ from pysdk import _native
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError, PlanError
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 
 FORMAT_VERSION = 1
 READABLE_VERSIONS = (1,)

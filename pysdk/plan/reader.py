@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from pysdk.engines.cost import costs
 from pysdk.errors import OptionError, OptionTypeError, PlanError, PlanNotFoundError
 from pysdk.plan.container import Entry, read_entries
 from pysdk.plan.manifest import (
@@ -140,6 +141,10 @@ class Plan:
             if failures:
                 raise failures[0] from None
 
+    def unverified(self, name: str) -> memoryview:
+        """As `member`, but its checksum is not verified: for what asks for the size alone."""
+        return self._view(name)
+
     def _view(self, name: str) -> memoryview:
         if self._file is None:
             raise PlanError(f"plan {str(self.path)!r} is closed; open it again")
@@ -175,11 +180,14 @@ class Plan:
             self.member(name).release()
 
     def describe(self) -> dict[str, Any]:
-        """The manifest as plain JSON values, the betas summed up, with the path and the file's size."""
+        """The manifest as plain JSON values, the betas summed up, with the path and the file's size.
+
+        Under "costs" is a `pysdk.engines.cost.Cost` of every network that runs on the CPU.
+        """
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
         betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")
         plain["schedule"] |= edm or {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
-        return {"path": str(self.path), "size": self.size, **plain}
+        return {"path": str(self.path), "size": self.size, **plain, "costs": msgspec.to_builtins(costs(self))}
 
     def summary(self) -> str:
         """What `describe` says that a person wants to know, one line each, for a terminal."""

@@ -70,8 +70,9 @@ def with_defaults(
     name = solver or defaults.solver
     # what the plan knows fills the options of the same name that the solver has
     known = solver_options(name) if name in SOLVERS else {}
+    none = Clip.none()  # a solver that never clips by itself does not clip because the plan does
     from_plan: dict[str, Any] = {"clip": default_clip(defaults), "variance": model.variance_type}
-    chosen: dict[str, Any] = {option: value for option, value in from_plan.items() if option in known}
+    chosen: dict[str, Any] = {option: value for option, value in from_plan.items() if known.get(option, none) != none}
     if name == defaults.solver:
         # levels or timesteps that are named leave nothing to spread
         named = "sigmas" in options or (steps is not None and not isinstance(steps, (int, np.integer)))

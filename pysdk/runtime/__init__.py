@@ -1,1 +1,1 @@
-"""Running chains on a processor or a device: memory, deadlines, interrupts, batches."""
+"""Running chains, on the CPU or a CUDA device: batches, previews, deadlines."""

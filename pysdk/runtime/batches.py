@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from pysdk import _native
 from pysdk.checks import check_tensor
-from pysdk.engines import DeviceEngine, Engine
+from pysdk.engines.contract import DeviceEngine, Engine
 from pysdk.errors import EngineError, MemoryLimitError, NumericalError, OptionError
 from pysdk.images import Output, in_form
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import ModelInfo
 from pysdk.progress import Progress, reporter
 from pysdk.request.request import Request
 from pysdk.runtime.deadline import Deadline, told
-from pysdk.runtime.memory import Budget
 
 Float: TypeAlias = NDArray[np.float32]
 ChainT = TypeVar("ChainT", _native.Chain, _native.CudaChain)
@@ -188,7 +188,7 @@ class Executor(ABC, Generic[EngineT, ChainT]):
             for part, kind in batches:
                 with self._chain(kind) as chain:
                     self._begin(chain, request, part)
-                    with told(deadline, request, part.start, chain):
+                    with told(deadline, part.start, len(request), chain):
                         self.advance(chain, len(request.table), report, deadline)
                     yield part, chain
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import whole_number
+from pysdk.engines import choice, registry
+from pysdk.engines.contract import Engine
 from pysdk.errors import EngineError, OptionError
-from pysdk.plan.manifest import EngineInfo, ModelInfo
+from pysdk.machine.memory import Budget
+from pysdk.plan.manifest import ModelInfo
 from pysdk.plan.reader import Plan
 from pysdk.request.request import Request
 from pysdk.runtime.batches import MAX_BATCH, UPDATE_SECONDS, Closed, Executor, Float, Kind, check_finite
 from pysdk.runtime.deadline import Deadline, told
-from pysdk.runtime.memory import Budget
 
 _MOST_ROWS = 10_000
 """Of a table, for the memory of a chain that is kept for other tables; longer ones count for little."""
 
 
 class _Half:
-    """The conditional half of a chain's network buffers, which comes first; see `engines.Buffers`."""
+    """The conditional half of a chain's network buffers, which comes first; see `pysdk.engines.contract.Buffers`."""
 
     def __init__(self, chain: _native.Chain, output: Float) -> None:
         batch = len(chain.x)
@@ -34,7 +36,7 @@ class _Half:
         self.network_output = output[:batch]
 
 
-class CpuExecutor(Executor[engines.Engine, _native.Chain]):
+class CpuExecutor(Executor[Engine, _native.Chain]):
     """Runs requests on the CPU; see `pysdk.runtime.batches.Executor`.
 
     Args:
@@ -45,8 +47,8 @@ class CpuExecutor(Executor[engines.Engine, _native.Chain]):
     def __init__(
         self,
         model: ModelInfo,
-        engine: engines.Engine,
-        classifier: engines.Engine | None = None,
+        engine: Engine,
+        classifier: Engine | None = None,
         *,
         batch_size: int,
         batch_invariant: bool,
@@ -79,7 +81,7 @@ class CpuExecutor(Executor[engines.Engine, _native.Chain]):
         weakref.finalize(chain, give_back).atexit = False
         return chain
 
-    def _take(self, kind: Kind, engine: engines.Engine | Closed) -> Callable[[], None]:
+    def _take(self, kind: Kind, engine: Engine | Closed) -> Callable[[], None]:
         """Take the memory of a chain with its networks from the budget, if need be that of the idle ones."""
         size = _native.Chain.most_bytes(
             batch=kind.batch,
@@ -90,15 +92,25 @@ class CpuExecutor(Executor[engines.Engine, _native.Chain]):
             threads=self.threads,
             rows=_MOST_ROWS,
         )
+        calls = [kind.batch * (2 if kind.guided else 1), *([kind.batch] if kind.alone else [])]
+        return self.take(size, f"a chain of {kind.batch} images needs", engine, calls)
+
+    def take(
+        self, size: int, what: str, engine: Engine | Closed | None = None, calls: Sequence[int] = ()
+    ) -> Callable[[], None]:
+        """Take bytes from the budget, if need be those of idle chains, and those of networks bound to so many images.
+
+        As `Budget.take`; OptionError if no machine has as much.
+        """
         needs = getattr(engine, "memory", None)  # of the others it is not known
         if needs is not None:
             try:
-                size += needs(kind.batch * (2 if kind.guided else 1)) + (needs(kind.batch) if kind.alone else 0)
+                size += sum(needs(images) for images in calls)
             except ValueError as error:
                 raise OptionError(f"{error}; give a smaller batch_size") from None
-        return self._making_room(lambda: self.budget.take(size, f"a chain of {kind.batch} images needs"))
+        return self._making_room(lambda: self.budget.take(size, what))
 
-    def _made(self, kind: Kind, engine: engines.Engine | Closed, classifier: engines.Engine | None) -> _native.Chain:
+    def _made(self, kind: Kind, engine: Engine | Closed, classifier: Engine | None) -> _native.Chain:
         chain = _native.Chain(
             batch=kind.batch,
             shape=self.model.shape,
@@ -160,7 +172,7 @@ class CpuExecutor(Executor[engines.Engine, _native.Chain]):
         while chains and step < total:
             step = min(step + every, total)
             for chain, _ in chains:
-                with told(deadline, request, 0, chain):
+                with told(deadline, 0, len(request), chain):
                     self.advance(chain, step, None, deadline)
             x = np.concatenate([chain.x[:count] for chain, count in chains])
             denoised = np.concatenate([chain.denoised[:count] for chain, count in chains])
@@ -186,7 +198,7 @@ def load(
         MemoryLimitError: the budget is too small.
         OptionError: the engine cannot run at this batch size.
     """
-    chosen, skipped = engines.choose(plan, kind)
+    chosen, skipped = choice.choose(plan, kind)
     model, classifier = plan.manifest.model, plan.manifest.classifier
     size = chosen.batch_size if batch_size is None else whole_number("batch_size", batch_size, 1, MAX_BATCH)
     invariant = chosen.batch_invariant and (classifier is None or classifier.batch_invariant)
@@ -198,13 +210,13 @@ def load(
     gradient = None
     if classifier is not None:
         reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
-        info = EngineInfo(kind="onnxruntime", member=classifier.member, precision="float32", batch_size=size)
+        info = registry.of_classifier(classifier, size)
         network = plan.member(classifier.member)
-        gradient = engines.on_cpu(info.kind).load(reads, info, network, threads, budget=budget, trust=trust)
+        gradient = registry.on_cpu(info.kind).load(reads, info, network, threads, budget=budget, trust=trust)
     sized = msgspec.structs.replace(chosen, batch_size=size)
     executor = CpuExecutor(
         model,
-        engines.load(plan, sized, threads, budget, trust=trust),
+        registry.load(plan, sized, threads, budget, trust=trust),
         gradient,
         batch_size=size,
         batch_invariant=invariant,

@@ -8,19 +8,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pysdk import _native, engines
+from pysdk import _native
 from pysdk.checks import whole_number
-from pysdk.engines import DeviceEngine
+from pysdk.engines import choice, registry
+from pysdk.engines.contract import DeviceEngine
 from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.images import Images, Output
+from pysdk.machine.devices import device_errors, open_device
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import EngineInfo, ModelInfo
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress
 from pysdk.request.request import Request
 from pysdk.runtime.batches import MAX_BATCH, UPDATE_SECONDS, Executor, Float, Kind, check_finite, diverged
 from pysdk.runtime.deadline import Deadline, told
-from pysdk.runtime.devices import device_errors, open_device
-from pysdk.runtime.memory import Budget
 
 Launch = Literal["auto", "while", "step", "plain"]
 """How rows get to the device: one launch per chain, one per row, plain calls, or the first of these that works."""
@@ -194,11 +195,11 @@ class CudaExecutor(Executor[DeviceEngine, _native.CudaChain]):
             if index % SLOTS == 0:  # all snapshots were read: the ring is free again
                 until = marks[min(index + SLOTS, len(marks)) - 1]
                 for chain, _ in chains:
-                    with device_errors(), told(deadline, request, 0, chain):
+                    with device_errors(), told(deadline, 0, len(request), chain):
                         chain.launch(until - chain.position, stop)
                         self._last = chain.path, chain.why
             for chain, _ in chains:
-                with device_errors(), told(deadline, request, 0, chain):
+                with device_errors(), told(deadline, 0, len(request), chain):
                     chain.wait(step, stop=stop)
             with device_errors():
                 x = np.concatenate([chain.snapshot(step)[:count] for chain, count in chains])
@@ -240,13 +241,13 @@ def load(
     if batch_size is not None:
         whole_number("batch_size", batch_size, 1, MAX_BATCH)
     if network is None:
-        info, skipped = engines.choose(plan, kind, device=number)
+        info, skipped = choice.choose(plan, kind, device=number)
         default, found = batch_of(info, batch_size), info.kind
         invariant = info.batch_invariant and (info.batches is None or info.batches[0] == 1)
         for name in info.data:
             plan.member(name).release()  # a library's parser reads it: only what was verified
         with device_errors(), device.current():
-            loaded = engines.load_on_device(plan, info, number)
+            loaded = registry.load_on_device(plan, info, number)
     else:
         if kind is not None:
             raise OptionError("engine and network are both given; network runs in the place of the plan's engines")

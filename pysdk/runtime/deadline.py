@@ -6,13 +6,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pysdk import _native
 from pysdk.errors import DeadlineError, OptionError, OptionTypeError
-
-if TYPE_CHECKING:
-    from pysdk.request.request import Request
 
 
 @dataclass(frozen=True)
@@ -44,29 +40,15 @@ class Deadline:
 
 @contextmanager
 def told(
-    deadline: Deadline | None, request: Request, images: int, chain: _native.Chain | _native.CudaChain
+    deadline: Deadline | None, done: int, images: int, chain: _native.Chain | _native.CudaChain | _native.Bound
 ) -> Iterator[None]:
-    """DeadlineError in the place of StoppedError: so many images of the request were done, and rows of this chain."""
+    """DeadlineError in the place of StoppedError: so many of the images were done, and rows of this chain."""
     try:
         yield
     except _native.StoppedError:
         if deadline is None:
             raise
         raise DeadlineError(
-            f"the deadline of {deadline.seconds:g} s is over: {images} of {len(request)} images were done, the next "
-            f"were at row {chain.position} of {len(request.table)}; give more time, or ask for fewer images or steps"
-        ) from None
-
-
-@contextmanager
-def told_of_terms(deadline: Deadline | None) -> Iterator[None]:
-    """DeadlineError in the place of StoppedError."""
-    try:
-        yield
-    except _native.StoppedError:
-        if deadline is None:
-            raise
-        raise DeadlineError(
-            f"the deadline of {deadline.seconds:g} s is over before all terms were computed; give more time, or ask "
-            "for fewer images or terms"
+            f"the deadline of {deadline.seconds:g} s is over: {done} of {images} images were done, the next were at "
+            f"row {chain.position} of {chain.length}; give more time, or ask for fewer images or steps"
         ) from None

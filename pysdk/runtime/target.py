@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pysdk.checks import flag, whole_number
-from pysdk.engines import MAX_THREADS, default_threads
 from pysdk.errors import OptionError
+from pysdk.machine.devices import device_number
+from pysdk.machine.memory import Budget
+from pysdk.machine.processors import MAX_THREADS, default_threads
 from pysdk.plan.reader import Plan
-from pysdk.runtime.devices import device_number
-from pysdk.runtime.memory import Budget
 
 if TYPE_CHECKING:
     from pysdk.runtime.cpu import CpuExecutor

@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pysdk.engines import DeviceBuffers, require
+from pysdk.distribution import require
+from pysdk.engines.contract import DeviceBuffers
 from pysdk.errors import EngineError, OptionTypeError
 from pysdk.plan.manifest import ModelInfo
 

@@ -24,7 +24,7 @@ from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.diffusion.timesteps import Steps, make_timesteps
 from pysdk.errors import OptionError
-from pysdk.float_state import standard_floats
+from pysdk.machine.float_state import standard_floats
 
 __all__ = [
     "DEFAULT_CLIP",

@@ -13,17 +13,18 @@ from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip
 from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError
-from pysdk.float_state import standard_floats
 from pysdk.images import Output, check_form, in_form
+from pysdk.machine.float_state import standard_floats
 from pysdk.plan.reader import Plan
 from pysdk.progress import Progress, reporter
-from pysdk.runtime.deadline import Deadline, told_of_terms
+from pysdk.runtime.deadline import Deadline, told
 from pysdk.tasks.encode import STEPS, decoding, encoding
 from pysdk.tasks.image_to_image import redrawing
 from pysdk.tasks.inpaint import repaint
 from pysdk.tasks.interpolate import diffused, latent_ends, on_the_sphere
 
 if TYPE_CHECKING:
+    from pysdk import _native
     from pysdk.likelihood.bound import Likelihood
     from pysdk.runtime.cpu import CpuExecutor
     from pysdk.runtime.cuda import CudaExecutor
@@ -253,7 +254,7 @@ class Tasks:
         deadline: float | None = None,
         **options: Any,
     ) -> Likelihood:
-        """The variational bound of images in bits per dimension, term by term (DDPM, eq. 5; docs/likelihood.md).
+        """The variational bound of images in bits per dimension, (DDPM, eq. 5; docs/quality/likelihood.md).
 
         The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
         image does not depend on the others, the batch size or the threads.
@@ -276,7 +277,7 @@ class Tasks:
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
             NumericalError: a term is NaN or infinite.
             EngineError: the network failed.
-            DeadlineError: the deadline was over before the terms were.
+            DeadlineError: the deadline was over before the terms were; the message says how many images were done.
         """
         from pysdk.likelihood.bound import answer, make_question
         from pysdk.runtime.cpu import CpuExecutor
@@ -299,12 +300,18 @@ class Tasks:
         )
         executor.require_own_process()
         calls = -(-len(images) // executor.batch_size) * len(question.terms.rows)
-        with reporter(progress, calls) as report, told_of_terms(limit):
+        with reporter(progress, calls) as report:
+
+            def advance(bound: _native.Bound, done: int) -> None:
+                with told(limit, done, len(images), bound):
+                    executor.advance(bound, bound.length, report, limit)
+
             return answer(
                 question,
                 executor.open_engine(),
                 batch_size=executor.batch_size,
                 padded=not executor.batch_invariant,
                 threads=executor.threads,
-                advance=lambda bound, until: executor.advance(bound, until, report, limit),
+                advance=advance,
+                take=executor.take,
             )

@@ -1,21 +1,17 @@
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tensorrt_stand_in
+from kit.cuda import tensorrt_stand_in
 from msgspec.structs import replace
 
 from pysdk import Plan, _native
 from pysdk.engines.tensorrt import kernel_cache
 from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.machine import cuda_driver
+from pysdk.machine.cuda_driver import CudaDevice
 from pysdk.plan.manifest import EngineInfo
 from pysdk.plan.writer import write_plan
-from pysdk.runtime import cuda_driver
-from pysdk.runtime.cuda_driver import CudaDevice
-
-# the random chains that the CPU's tests are made of
-sys.path.insert(0, str(Path(__file__).parents[1] / "native"))
 
 
 @pytest.fixture

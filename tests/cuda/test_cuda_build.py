@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
-from nvcc import NVCC
+from kit.cuda.nvcc import NVCC
+from kit.places import ROOT
 
 from pysdk import _native
 
-CSRC = Path(__file__).parents[2] / "csrc"
+CSRC = ROOT / "csrc"
 
 
 @pytest.fixture(scope="module")

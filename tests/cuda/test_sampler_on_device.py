@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from host_engine import HostEngine
+from kit.cuda.host_engine import HostEngine
 
 from pysdk import Sampler, _native
 from pysdk.errors import DeviceError, EngineError, NumericalError, OptionError, OptionTypeError
-from pysdk.runtime.devices import describe_devices, device_number
+from pysdk.machine.devices import describe_devices, device_number
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from device_cases import begin, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_native_update import CLIPS, assert_same_bits, make_case
+from kit.chain_cases import CLIPS, assert_same_bits, make_case
+from kit.cuda.device_cases import begin, play
 
 from pysdk import _native, images, noise
 from pysdk.diffusion.table import Clip

@@ -12,9 +12,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from nvcc import FLAGS, NVCC
+from kit.cuda.nvcc import FLAGS, NVCC
+from kit.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 STRICT = Path(__file__).parent / "strict_cuda"
 CASES = sorted(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorrt_stand_in import INFO, StandIn, serialized
+from kit.cuda.tensorrt_stand_in import INFO, StandIn, serialized
 
 from pysdk import Plan, Sampler
 from pysdk.errors import EngineError, ExportError

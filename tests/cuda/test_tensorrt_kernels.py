@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.cuda.tensorrt_stand_in import StandIn
 from msgspec.structs import replace
-from tensorrt_stand_in import StandIn
 
 from pysdk import Sampler
 from pysdk.engines.tensorrt import kernel_cache

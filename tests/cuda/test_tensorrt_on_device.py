@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from host_engine import HostEngine
+from kit.cuda.host_engine import HostEngine
+from kit.cuda.tensorrt_stand_in import INFO, StandIn
 from msgspec.structs import replace
-from tensorrt_stand_in import INFO, StandIn
 
 from pysdk import Plan, Sampler, _native
 from pysdk.engines.tensorrt import engine as tensorrt
@@ -142,7 +142,7 @@ def test_what_pysdk_info_says(trt: StandIn, make: Callable[..., Path], monkeypat
         shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
         assert "runs on cuda: none (" in shown
         assert text in shown
-    monkeypatch.setattr("pysdk.runtime.devices.open_device", lambda number: trt.device)
+    monkeypatch.setattr("pysdk.machine.devices.open_device", lambda number: trt.device)
     shown = CliRunner().invoke(pysdk, ["info", str(path)]).output
     assert "runs here: " in shown
     assert "runs on cuda: tensorrt; " in shown

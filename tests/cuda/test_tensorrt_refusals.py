@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorrt_stand_in
-from tensorrt_stand_in import StandIn
+from kit.cuda import tensorrt_stand_in
+from kit.cuda.tensorrt_stand_in import StandIn
 
 from pysdk import Plan, Sampler
 from pysdk.errors import DeviceError, EngineError

@@ -45,6 +45,16 @@ def test_known_sets() -> None:
     assert 0.5 <= recall < 1
 
 
+def test_exact_ties_are_inside() -> None:
+    """Each ball ends on its neighbour: here every generated feature lies on the edge of one."""
+    real, fake = np.array([[0, 2], [1, 1], [1, 2]], float), np.array([[0, 1], [0, 1], [2, 1]], float)
+    assert precision_recall(real, fake, neighbours=1) == definition(real, fake, 1)
+    assert precision_recall(real, fake, neighbours=1)[0] == 1
+    grid = RNG.integers(0, 3, (40, 2, 12, 3)).astype(float)
+    for a, b in grid:
+        assert precision_recall(a, b, neighbours=2) == definition(a, b, 2)
+
+
 def test_bad_arguments_are_refused() -> None:
     x = np.zeros((5, 2))
     for k in (0, 5):

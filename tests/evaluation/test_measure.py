@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.places import CLASSIFIER, FASHION_MNIST
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.stats import chisquare
@@ -14,9 +15,7 @@ from pysdk.evaluation.measure import Reservoir, class_shares, compare, measure
 from pysdk.evaluation.sources import Source, open_source
 from pysdk.training import classifier
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "models" / "fashion-mnist-classifier"
-SUBSET = str(ROOT / "tests" / "data" / "fashion_mnist_1000.npz")
+SUBSET = str(FASHION_MNIST)
 
 
 def source(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> Source:
@@ -43,16 +42,16 @@ def subset() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def test_shipped_network_is_the_classifier(subset: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     images = subset[0][:100]
-    found = OnnxFeatures(SHIPPED, threads=1)(images)
+    found = OnnxFeatures(CLASSIFIER, threads=1)(images)
     assert isinstance(found, tuple)
-    features, classes = classifier.classify(classifier.load(SHIPPED), images.transpose(0, 3, 1, 2))
+    features, classes = classifier.classify(classifier.load(CLASSIFIER), images.transpose(0, 3, 1, 2))
     np.testing.assert_allclose(found[0], features, rtol=1e-4, atol=1e-4)
     assert np.array_equal(found[1].argmax(1), classes)
 
 
 def test_good_images_are_told_from_bad_ones(subset: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     images, labels = subset
-    extractor = OnnxFeatures(SHIPPED, threads=1)
+    extractor = OnnxFeatures(CLASSIFIER, threads=1)
     reference = measure(source(images[:400], labels[:400]), extractor, progress=False)
     good = measure(source(images[400:800], labels[400:800]), extractor, progress=False)
     noisy = images[400:800] // 2 + np.random.default_rng(1).integers(0, 128, (400, 28, 28, 1), np.uint8)

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kit.places import FASHION_MNIST
+from kit.tiny_networks import write_toy_plan
 from numpy.typing import NDArray
 from PIL import Image
-from tiny_networks import write_toy_plan
 
 from pysdk import Images, Sampler
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.sources import Source, open_source, plan_source
 
-SUBSET = Path(__file__).parents[1] / "data" / "fashion_mnist_1000.npz"
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), np.uint8)
 
 
@@ -78,9 +78,9 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture"):
         open_source(str(tmp_path))
     with pytest.raises(OptionError, match="number of images is 0"):
-        open_source(str(SUBSET), count=0)
+        open_source(str(FASHION_MNIST), count=0)
     with pytest.raises(DataError, match="has 1000 images, but 1001"):
-        open_source(str(SUBSET), count=1001)
+        open_source(str(FASHION_MNIST), count=1001)
     with pytest.raises(OptionError, match="split is 'half'"):
         open_source("fashion-mnist", "half")
     arrays: list[tuple[dict[str, Any], str]] = [
@@ -101,7 +101,7 @@ def test_bad_sources_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.3, 0.9])
 def test_damaged_archives_are_named(tmp_path: Path, keep: float) -> None:
-    data = SUBSET.read_bytes()
+    data = FASHION_MNIST.read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(DataError, match=r"cut.npz' is not a readable"):
         open_source(str(tmp_path / "cut.npz"))

@@ -5,7 +5,6 @@ Networks here are torch functions, so a torch for CUDA is needed too.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ import pytest
 
 from pysdk import _native
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "cuda"), str(TESTS / "native")]
+HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _, count, text = _native.cuda_status()
     for item in items:
-        if Path(item.path).is_relative_to(TESTS / "gpu"):
+        if Path(item.path).is_relative_to(HERE):
             item.add_marker(pytest.mark.gpu)
             item.add_marker(pytest.mark.filterwarnings("default"))  # torch here is whatever the machine has
             if count == 0:

@@ -1,16 +1,18 @@
 """`Sampler.likelihood` against the papers in float64 torch, on both tiny networks; largest difference 1e-5 bits/dim."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch_bound
+from kit import torch_bound
+from kit.tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 from numpy.typing import NDArray
-from tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 
 from pysdk import Clip, Sampler, noise
-from pysdk.errors import EngineError, NumericalError, OptionError, OptionTypeError
+from pysdk.cli.commands import pysdk
+from pysdk.errors import DeadlineError, EngineError, MemoryLimitError, NumericalError, OptionError, OptionTypeError
 from pysdk.likelihood import Likelihood
 from pysdk.likelihood.terms import stratified
 from pysdk.training.checkpoint import load_model
@@ -251,3 +253,58 @@ def test_closed_sampler(tmp_path: Path) -> None:
         pass
     with pytest.raises(EngineError, match="closed"):
         sampler.likelihood(pictures(2, TOY_SHAPE))
+
+
+def test_memory_is_counted_before_it_is_taken(conditional_plan: Path) -> None:
+    images = np.zeros((512, 8, 8, 1), np.uint8)
+    ask = {"labels": 0, "steps": [500, 0]}
+    with Sampler(conditional_plan, engine="native", threads=1, batch_size=8) as sampler:
+        loaded = sampler.info["running"]["memory"]
+        expected = sampler.likelihood(images[:8], **ask)
+        assert sampler.info["running"]["memory"] == loaded  # given back
+    with Sampler(
+        conditional_plan, engine="native", threads=1, batch_size=512, max_memory=loaded + 4_000_000
+    ) as sampler:
+        with pytest.raises(
+            MemoryLimitError, match=r"^the bound of 512 images needs [0-9,]+ bytes .* smaller batch_size"
+        ):
+            sampler.likelihood(images, **ask)
+        with pytest.raises(MemoryLimitError, match=r"^512 images in 1000 terms need [0-9,]+ bytes"):
+            sampler.likelihood(images, labels=0)
+        assert sampler.info["running"]["memory"] == loaded
+        assert sampler.likelihood(images[:8], **ask).bits_per_dim == expected.bits_per_dim
+
+
+def test_idle_chains_make_room(conditional_plan: Path) -> None:
+    with Sampler(conditional_plan, engine="native", threads=1, batch_size=64) as sampler:
+        loaded = sampler.info["running"]["memory"]
+        sampler.sample(64, steps=2)
+        one = sampler.info["running"]["memory"] - loaded
+    with Sampler(
+        conditional_plan, engine="native", threads=1, batch_size=64, max_memory=loaded + one + one // 2
+    ) as sampler:
+        sampler.sample(64, steps=2)
+        sampler.likelihood(np.zeros((64, 8, 8, 1), np.uint8), labels=0, steps=[500, 0])
+        assert sampler.info["running"]["memory"] == loaded
+
+
+def test_a_deadline_says_how_far_it_came(tmp_path: Path) -> None:
+    def linger(done: int, total: int) -> None:
+        if done == 10:  # the first batch's rows
+            time.sleep(1.1)
+
+    with (
+        Sampler(write_toy_plan(tmp_path / "toy.plan"), threads=1) as sampler,
+        pytest.raises(
+            DeadlineError, match=r"^the deadline of 1 s is over: 4 of 6 images were done, the next were at row 0 of 10;"
+        ),
+    ):
+        sampler.likelihood(pictures(6, TOY_SHAPE), deadline=1, progress=linger)
+
+
+def test_a_deadline_on_the_command_line(conditional_plan: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8))
+    for command in (["likelihood"], ["compression", "-o", str(tmp_path / "a.csv")]):
+        command += [str(conditional_plan), "--data", str(tmp_path / "a.npz"), "-n", "2", "--label", "0"]
+        with pytest.raises(DeadlineError, match=r"^the deadline of 1e-09 s is over"):
+            pysdk.main([*command, "--deadline", "1e-9"], standalone_mode=False)

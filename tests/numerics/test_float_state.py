@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from float_states import STATES, is_in_force, mxcsr, on_x86_and_glibc, set_mxcsr, thread_in
+from kit.float_states import STATES, bits, draw, is_in_force, mxcsr, on_x86_and_glibc, set_mxcsr, thread_in
+from kit.processes import IMPORTS
 
 from pysdk import Sampler, _native
 from pysdk.diffusion.schedule import Schedule
@@ -20,7 +21,6 @@ from pysdk.images import to_uint8
 from pysdk.solvers import SOLVERS, make_table
 
 pytestmark = on_x86_and_glibc
-HERE = Path(__file__).parent
 every_state = pytest.mark.parametrize("state", STATES)
 # numpy makes what goes in before a state is set
 RNG = np.random.default_rng(0)
@@ -31,10 +31,6 @@ PIXELS = RNG.integers(256, size=(2, 3, 48, 48)).astype(np.uint8)
 EXPONENTS = np.linspace(-90, 90, 999, dtype=np.float32)
 LEVELS = np.linspace(-1, 1, 4 * 5 * 6 * 7, dtype=np.float32).reshape(4, 5, 6, 7)
 SCHEDULE = Schedule.cosine(50)
-
-
-def bits(array: Any) -> bytes:
-    return np.ascontiguousarray(array).tobytes()
 
 
 def noise() -> bytes:
@@ -152,29 +148,21 @@ def image(conditional_plan: Path) -> bytes:
         return draw(sampler)
 
 
-def draw(sampler: Sampler) -> bytes:
-    """A guided chain with learned variance, one of a level solver, and the images while they form."""
-    kinds = ({"solver": "ddpm", "guidance_scale": 2.5}, {"solver": "dpmpp_2m"})
-    made = b"".join(bits(sampler.sample(3, seed=5, steps=4, **kind)) for kind in kinds)
-    floats = sampler.sample(3, seed=5, steps=4, solver="ddpm", output="float32")
-    return made + bits(floats) + b"".join(bits(preview.denoised) for preview in sampler.stream(2, steps=2))
-
-
 @every_state
 def test_a_process_in_that_state_from_the_start(conditional_plan: Path, image: bytes, state: str) -> None:
     """Set before numpy and pysdk are imported; traps afterwards, as numpy's own import raises some."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import ctypes, hashlib\n"
-        "if sys.argv[4] == 'traps': import pysdk, test_float_state\n"
+        "import sys; import ctypes, hashlib\n"
+        "if sys.argv[3] == 'traps': import pysdk, kit.float_states\n"
         "class Fenv(ctypes.Structure): _fields_ = (('x87', ctypes.c_char * 28), ('mxcsr', ctypes.c_uint32))\n"
-        "libm, fenv = ctypes.CDLL(None), Fenv(); libm.fegetenv(ctypes.byref(fenv)); fenv.mxcsr = int(sys.argv[3])\n"
+        "libm, fenv = ctypes.CDLL(None), Fenv(); libm.fegetenv(ctypes.byref(fenv)); fenv.mxcsr = int(sys.argv[2])\n"
         "libm.fesetenv(ctypes.byref(fenv))\n"
-        "import pysdk; sampler = pysdk.Sampler(sys.argv[2], threads=2)\n"
-        "from test_float_state import draw; from float_states import mxcsr\n"
-        "assert mxcsr() == int(sys.argv[3]); print(hashlib.sha256(draw(sampler)).hexdigest())\n"
+        "import pysdk; sampler = pysdk.Sampler(sys.argv[1], threads=2)\n"
+        "from kit.float_states import draw, mxcsr\n"
+        "assert mxcsr() == int(sys.argv[2]); print(hashlib.sha256(draw(sampler)).hexdigest())\n"
     )
-    command = [sys.executable, "-B", "-W", "ignore", "-c", program, HERE, conditional_plan, str(STATES[state]), state]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-B", "-W", "ignore", "-c", program, conditional_plan, str(STATES[state]), state]
+    made = subprocess.run(command, env=os.environ | IMPORTS, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip() == hashlib.sha256(image).hexdigest()
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from plan_files import MANIFEST, MEMBERS
+from kit.plan_files import MANIFEST, MEMBERS
 
 from pysdk.plan.writer import write_plan
 

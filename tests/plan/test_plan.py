@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plan_files import MANIFEST, MEMBERS, contents
+from kit.plan_files import MANIFEST, MEMBERS, contents
 
 from pysdk.errors import OptionError, PlanError
 from pysdk.plan.manifest import (

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from chains import SHAPE, distance, make_network, run_rows, run_scheduler
 from diffusers import (
     DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
@@ -13,7 +12,8 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from solver_rows import SHORT
+from kit.solver_chains import SHAPE, distance, make_network, run_rows, run_scheduler
+from kit.solver_rows import SHORT
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.noise_levels import make_levels

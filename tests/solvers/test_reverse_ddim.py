@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler
-from solver_rows import SCHEDULES, STEP_COUNTS, apply, random_row
+from kit.solver_rows import SCHEDULES, STEP_COUNTS, apply, random_row
 
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip
@@ -14,21 +14,66 @@ from pysdk.solvers import PREDICTION_TYPES, make_table
 schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
-@schedules
-@pytest.mark.parametrize("steps", STEP_COUNTS)
-@pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_next_is_diffusers(schedule, steps, spacing):
-    theirs = DDIMInverseScheduler(trained_betas=schedule.betas, clip_sample=False, timestep_spacing=spacing)
+def inverse_scheduler(schedule, steps, **options):
+    """diffusers' scheduler, in float64."""
+    theirs = DDIMInverseScheduler(trained_betas=schedule.betas, **options)
     theirs.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
     theirs.initial_alpha_cumprod = torch.tensor(1.0, dtype=torch.float64)
     theirs.set_timesteps(steps)
-    table = make_table("reverse_ddim", schedule, steps=steps, spacing=spacing, network_timestep="next")
+    return theirs
+
+
+@schedules
+@pytest.mark.parametrize("steps", STEP_COUNTS)
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("clip", [Clip.none(), Clip.clamp(1)], ids=["plain", "clipped"])
+def test_next_is_diffusers(schedule, steps, spacing, prediction_type, clip):
+    theirs = inverse_scheduler(
+        schedule,
+        steps,
+        prediction_type=prediction_type,
+        clip_sample=clip != Clip.none(),
+        timestep_spacing=spacing,
+    )
+    options = {"prediction_type": prediction_type, "clip": clip}
+    table = make_table("reverse_ddim", schedule, steps=steps, spacing=spacing, network_timestep="next", **options)
     np.testing.assert_array_equal(table.timesteps, theirs.timesteps.numpy())
-    for row in {*range(0, steps, 29), steps - 1}:
+    first = 1 if prediction_type == "sample" else 0  # diffusers divides by zero there
+    for row in {*range(first, steps, 29), steps - 1}:
         t = int(table.timesteps[row])
         x, f, _ = random_row(schedule, t)
+        if row == 0:  # data, which no clip changes
+            x = x.clip(-1, 1)
         expected = theirs.step(torch.tensor(f), t, torch.tensor(x)).prev_sample.numpy()
-        np.testing.assert_allclose(apply(table, row, x, f, 0 * x), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(apply(table, row, x, f, 0 * x), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_next_reads_clean_data_of_a_sample_network_at_the_lowest_timestep():
+    schedule = SCHEDULES["linear"]
+    table = make_table("reverse_ddim", schedule, steps=10, prediction_type="sample", network_timestep="next")
+    abar = schedule.alphas_cumprod[0]
+    x, f, _ = random_row(schedule, 0)
+    noise = (x - np.sqrt(abar) * f) / np.sqrt(1 - abar)
+    expected = np.sqrt(abar) * x + np.sqrt(1 - abar) * noise
+    np.testing.assert_allclose(apply(table, 0, x, f, 0 * x), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_golden_sum_of_diffusers():
+    """Their own test of a whole loop, with v-prediction, their dummy sample and their dummy network x t/(t + 1)."""
+    table = make_table(
+        "reverse_ddim",
+        Schedule.linear(),
+        steps=10,
+        spacing="leading",
+        prediction_type="v_prediction",
+        network_timestep="next",
+        clip=Clip.clamp(1),
+    )
+    x = (np.arange(4 * 3 * 8 * 8) / (4 * 3 * 8 * 8)).reshape(3, 8, 8, 4).transpose(3, 0, 1, 2)
+    for row, t in enumerate(table.timesteps):
+        x = apply(table, row, x, x * t / (t + 1), 0.0)
+    assert np.abs(x).sum() == pytest.approx(1394.2185, abs=1e-3)
 
 
 @schedules

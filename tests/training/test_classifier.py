@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kit.places import CLASSIFIER, FASHION_MNIST
 from safetensors.torch import save_file
 
 from pysdk.errors import CheckpointError, DataError, OptionError
@@ -12,9 +13,7 @@ from pysdk.training import classifier
 from pysdk.training.classifier import Classifier, classify
 from pysdk.training.data import Dataset, load
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "models" / "fashion-mnist-classifier"
-SUBSET = load(str(ROOT / "tests" / "data" / "fashion_mnist_1000.npz"))
+SUBSET = load(str(FASHION_MNIST))
 
 
 def bright_and_dark(count: int = 64) -> Dataset:
@@ -24,17 +23,17 @@ def bright_and_dark(count: int = 64) -> Dataset:
 
 
 def test_shipped_classifier_knows_the_classes() -> None:
-    features, classes = classify(classifier.load(SHIPPED), SUBSET.images)
+    features, classes = classify(classifier.load(CLASSIFIER), SUBSET.images)
     assert SUBSET.labels is not None
     assert (classes == SUBSET.labels).mean() > 0.9
     assert features.shape == (1000, 64)
     assert features.dtype == np.float32
     assert (features.std(0) > 0.1).all()
-    assert (SHIPPED / "model.safetensors").stat().st_size < 1_000_000
+    assert (CLASSIFIER / "model.safetensors").stat().st_size < 1_000_000
 
 
 def test_batches_do_not_matter() -> None:
-    model, images = classifier.load(SHIPPED), SUBSET.images[:50]
+    model, images = classifier.load(CLASSIFIER), SUBSET.images[:50]
     together, alone = classify(model, images), classify(model, images, batch_size=7)
     np.testing.assert_allclose(together[0], alone[0], rtol=1e-4, atol=1e-4)
     assert np.array_equal(together[1], alone[1])
@@ -78,6 +77,6 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     save_file({"head.bias": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="belongs to another network"):
         classifier.load(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes((SHIPPED / "model.safetensors").read_bytes()[:-1])
+    (tmp_path / "model.safetensors").write_bytes((CLASSIFIER / "model.safetensors").read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         classifier.load(tmp_path)

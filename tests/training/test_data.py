@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kit.places import FASHION_MNIST
 from numpy.typing import NDArray
 from PIL import Image
 
 from pysdk.errors import DataError, OptionError
 from pysdk.training.data import CIFAR10_CLASSES, FASHION_MNIST_CLASSES, Dataset, load
 
-SUBSET = Path(__file__).parents[1] / "data" / "fashion_mnist_1000.npz"
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 4, 4), np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9], np.uint8)
@@ -221,11 +221,11 @@ def test_unknown_source_and_split(tmp_path: Path) -> None:
 
 
 def test_shipped_subset() -> None:
-    data = load(str(SUBSET))
+    data = load(str(FASHION_MNIST))
     assert data.images.shape == (1000, 1, 28, 28)
     assert data.class_names == FASHION_MNIST_CLASSES
     assert np.bincount(data.labels if data.labels is not None else []).tolist() == [100] * 10
-    assert SUBSET.stat().st_size < 1_000_000
+    assert FASHION_MNIST.stat().st_size < 1_000_000
 
 
 def test_data_set_wants_uint8() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_run import CONFIG, MODEL, dataset, run
+from kit.tiny_run import CONFIG, MODEL, dataset, run
 from torch import nn
 
 from pysdk.errors import NumericalError, OptionError

@@ -1,6 +1,7 @@
 """A run that is stopped or killed at any moment, and resumed, ends in the same bits as one that never stopped."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_run
 import torch
-from tiny_run import run
+from kit import tiny_run
+from kit.processes import IMPORTS
+from kit.tiny_run import run
 from torch import Tensor
 
 from pysdk.errors import CheckpointError, OutputError
@@ -39,8 +41,8 @@ def assert_same(folder: Path, other: Path) -> None:
 
 
 def start(folder: Path, steps: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, tiny_run.__file__, str(folder), str(steps)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "kit.tiny_run", str(folder), str(steps)]
+    return subprocess.Popen(command, env=os.environ | IMPORTS, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_for_progress(process: "subprocess.Popen[bytes]", folder: Path, step: int) -> None:

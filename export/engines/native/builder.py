@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.engines import Engine, native
+from pysdk.engines import native
+from pysdk.engines.contract import Engine
 from pysdk.errors import EngineError
 from pysdk.export.check import Candidate, NetworkBuffers, Track, affordable
 from pysdk.export.engines.native import float64 as reference

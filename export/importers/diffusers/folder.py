@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pysdk.distribution import install_extra
-from pysdk.engines import require
+from pysdk.distribution import install_extra, require
 from pysdk.errors import CheckpointError
 from pysdk.export.importers.source_file import check_file, check_link
 from pysdk.files.regular_file import MAX_JSON, read_file, read_object

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pysdk.engines import require
+from pysdk.distribution import require
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers.diffusers.folder import CONFIG, INDEX, INSTALL, Source, is_hub_id, open_source
 from pysdk.export.importers.diffusers.scheduler import DDIM, DDPM, STEPS, Scheduler, SchedulerConfig, read_scheduler

@@ -1,6 +1,6 @@
 """scheduler_config.json of diffusers -> schedule, reading of the output and default solver.
 
-Every field is honoured or refused by name. What the two schedulers do with them is in `docs/import-diffusers.md`.
+Every field is honoured or refused by name. What the two schedulers do with them is in `docs/import/diffusers.md`.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.noise_levels import Levels
-from pysdk.engines import default_threads, require
+from pysdk.distribution import require
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError
 from pysdk.export.importers.onnx.options import OnnxOptions
+from pysdk.machine.processors import default_threads
 
 _BATCH = 3
 _MAX_CROSSTALK = 1e-3

@@ -15,7 +15,7 @@ from pysdk.export.importers.onnx.options import parse_options
 from pysdk.export.importers.source_file import check_file, first_bytes
 from pysdk.export.importers.trtexec.engine import INSTEAD, EngineFile, network_of
 from pysdk.export.network import Network
-from pysdk.runtime import cuda_driver
+from pysdk.machine import cuda_driver
 
 SUFFIXES = (".plan", ".engine", ".trt")
 MAGIC = {b"vtrt": "tensorrt_rtx", b"ftrt": "tensorrt", b"ptrt": "tensorrt"}

@@ -12,10 +12,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from pysdk.errors import MemoryLimitError
+from pysdk.machine.interrupts import interruptible
+from pysdk.machine.memory import Budget
 from pysdk.onnx_file.model import OnnxFile
 from pysdk.onnx_file.wire import Message
-from pysdk.runtime.interrupts import interruptible
-from pysdk.runtime.memory import Budget
 
 if TYPE_CHECKING:
     import onnxruntime

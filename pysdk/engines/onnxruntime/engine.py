@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pysdk import _native
-from pysdk.engines import Buffers, require
+from pysdk.distribution import require
+from pysdk.engines.contract import Buffers
+from pysdk.engines.cost import Cost
 from pysdk.engines.onnxruntime.arena import limited_session, struck
 from pysdk.errors import EngineError, PysdkError
+from pysdk.machine.memory import Budget
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import NETWORK_DATA_NAME, EngineInfo, ModelInfo
-from pysdk.runtime.memory import Budget
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -31,7 +33,7 @@ def unusable(info: EngineInfo) -> str | None:
 
 
 class OnnxRuntimeEngine:
-    """A session of ONNX Runtime; see `pysdk.engines.Engine`.
+    """A session of ONNX Runtime; see `pysdk.engines.contract.Engine`.
 
     Args:
         session: of the network.
@@ -115,9 +117,25 @@ def open_session(
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
     if values:
         options.add_external_initializers(list(weights), values)
-    size = len(file.data) + (0 if data is None else len(data))
+    size = weight_bytes(file.data, *(() if data is None else (data,)))
     session = limited_session(file, options, size, Budget() if budget is None else budget)
     return session, values
+
+
+def weight_bytes(network: bytes | memoryview, *data: memoryview) -> int:
+    """Of a session's memory, what its weights are counted as: its files."""
+    return sum(len(part) for part in (network, *data))
+
+
+def cost(model: ModelInfo, info: EngineInfo, network: memoryview, threads: int, *data: memoryview) -> Cost:
+    """The weights, and whether the network needs trust; ONNX Runtime does not say more. EngineError as in `load`."""
+    file = read(network, len(data[0]) if data else None)
+    reason = operators.unusual(file)
+    return Cost(
+        weights=weight_bytes(file.data, *data),
+        needs_trust=reason is not None,
+        refused=None if reason is None else f"it has {reason}",
+    )
 
 
 def load(

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from pysdk.engines import DeviceBuffers
+from pysdk.engines.contract import DeviceBuffers
 from pysdk.engines.tensorrt import library as tensorrt_library
 from pysdk.engines.tensorrt.kernel_cache import KernelCache, kernel_cache
 from pysdk.engines.tensorrt.library import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
 from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 from pysdk.errors import EngineError
+from pysdk.machine import cuda_driver
+from pysdk.machine.devices import open_device
 from pysdk.plan.manifest import EngineInfo, ModelInfo
-from pysdk.runtime import cuda_driver
-from pysdk.runtime.devices import open_device
 
 if TYPE_CHECKING:
     from pysdk import _native
@@ -75,7 +75,7 @@ def _rebuild(info: EngineInfo) -> str:
 
 
 class TensorrtNetwork:
-    """A loaded engine; see `pysdk.engines.DeviceEngine`. Every binding has an execution context of its own.
+    """A loaded engine; see `pysdk.engines.contract.DeviceEngine`. Every binding has an execution context of its own.
 
     Args:
         library: what loaded it.

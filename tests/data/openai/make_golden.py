@@ -1,17 +1,16 @@
 """Makes the .npz files of this folder: outputs of OpenAI's own code for small networks with known weights.
 
-    PYTHONPATH=improved-diffusion:guided-diffusion python tests/data/openai/make_golden.py
+    PYTHONPATH=tests:improved-diffusion:guided-diffusion python tests/data/openai/make_golden.py
 
 Needs both packages of that name (github.com/openai, MIT licence); only numbers they compute are kept. Weights are drawn
-by `openai_weights.draw_weights` from the names and shapes stored in each file, noise by `pysdk.noise.normal`, so a test
-makes the same again without them. Float32, one thread.
+by `kit.openai_weights.draw_weights` from the names and shapes stored in each file, noise by `pysdk.noise.normal`, so a
+test makes the same again without them. Float32, one thread.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from kit.openai_weights import IMAGES, LABELS, SEED, draw_weights
 from torch import nn
 
+from pysdk.noise import normal
+
 FOLDER = Path(__file__).parent
-sys.path.append(str(FOLDER.parent.parent / "export"))
-
-from openai_weights import IMAGES, LABELS, SEED, draw_weights  # noqa: E402
-
-from pysdk.noise import normal  # noqa: E402
-
 TIMES = (0, 60)
 
 CASES: dict[str, tuple[str, dict[str, str]]] = {

@@ -1,0 +1,1 @@
+"""The commands that take picture files, one file a command."""

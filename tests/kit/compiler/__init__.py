@@ -1,0 +1,1 @@
+"""Graphs and networks for the compiler of the native engine."""

@@ -1,0 +1,1 @@
+"""Chains on devices, real and simulated, and a stand-in for TensorRT."""

@@ -1,0 +1,1 @@
+"""Programs of the native engine, and what changes them at random."""

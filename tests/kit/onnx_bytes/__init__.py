@@ -1,0 +1,1 @@
+"""ONNX files made byte by byte."""
