@@ -59,24 +59,26 @@ CASE(nodes_run_in_order) {
   Features features = everything();
   features.rows = 3;
   Made made = make_chain(open_device(0), features);
-  Request request = request_of(features, 1);
-  StepTable table = *request.table;
-  for (Row& row : table.rows) row.skip = row.unguided = 0.0f;
+  pysdk::Request request = request_of(features, 1);
+  pysdk::StepTable table = *request.table;
+  for (pysdk::Row& row : table.rows) row.skip = row.unguided = 0.0f;
   table.rows[1].unguided = 1.0f;
-  Row& last = table.rows[2];
+  pysdk::Row& last = table.rows[2];
   last.skip = 1.0f, last.p = last.q = last.b = last.h = 0.0f;
-  request.table = checked_table(std::move(table));
+  request.table = pysdk::checked_table(std::move(table));
   made.chain->begin(request, {Path::kWhile, true}, 0, 0);
   strict::taken_log();
   made.chain->advance(3, nothing);
   const auto log = strict::taken_log();
-  require(only(log, "> ") == Lines{"while", "prepare", "if", "network", "if", "network", "threshold", "update", "advance_loop"},
+  require(only(log, "> ") == Lines{"while", "prepare", "if", "network", "if", "network", "threshold",
+                                   "update", "advance_loop"},
           "the graph has other nodes");
   Lines ran = only(log, "run ");
   ran.erase(ran.begin(), ran.begin() + 2);  // each network was warmed up
-  require(ran == Lines{"prepare", "network", "threshold", "update", "advance_loop", "prepare", "network",
-                       "threshold", "update", "advance_loop", "prepare", "threshold", "update", "advance_loop"},
-          "the nodes ran in another order");
+  require(
+      ran == Lines{"prepare", "network", "threshold", "update", "advance_loop", "prepare", "network",
+                   "threshold", "update", "advance_loop", "prepare", "threshold", "update", "advance_loop"},
+      "the nodes ran in another order");
   require(only(log, "cudaGraphLaunch").size() == 1, "the chain is not one launch");
 }
 

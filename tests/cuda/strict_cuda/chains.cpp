@@ -151,7 +151,8 @@ Request request_of(const Features& f, unsigned seed) {
   for (std::size_t i = 0; i < batch; ++i) {
     request.seeds.push_back(random.word()), request.images.push_back(random.word());
     if (f.guided)
-      request.labels.push_back(random.word() % 10), request.guidance.push_back(i == 0 ? 1.0f : 2.0f * number());
+      request.labels.push_back(random.word() % 10),
+          request.guidance.push_back(i == 0 ? 1.0f : 2.0f * number());
   }
   const auto tensor = [&] {
     std::vector<float> values(elements);
@@ -169,7 +170,7 @@ Request request_of(const Features& f, unsigned seed) {
       std::generate_n(out, elements, [&] { return of_draw.between(-1.0f, 1.0f); });
     };
   }
-  return p;
+  return request;
 }
 
 Made make_chain(const std::shared_ptr<Device>& device, const Features& f) {
