@@ -56,7 +56,7 @@ $(NVCC): $(VENV)/build.stamp
 # TensorRT-RTX, 95 MB to download, and the Python modules of TensorRT, 1 MB each, without their libraries; `make test`
 # skips what needs one that is missing
 tensorrt-install: $(VENV)/test.stamp
-	$(PIP) --no-build-isolation -e '.[test,tensorrt]'
+	PYSDK_TESTING=ON $(PIP) --no-build-isolation -e '.[test,tensorrt]'
 	for version in $(TENSORRT_BINDINGS); do \
 	  $(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: \
 	    -d build/tensorrt-bindings tensorrt-cu13-bindings==$$version \
@@ -70,6 +70,8 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy
+	$(BIN)/python tools/check_rooms.py
+	$(BIN)/python tools/check_includes.py
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/python tools/generate_stubs.py --check
 
@@ -91,7 +93,7 @@ benchmark: $(VENV)/test.stamp engine.plan
 # On a machine with an NVIDIA GPU, in the environment of $(PYTHON), whose torch and CUDA compiler are used; pip fetches
 # what pyproject.toml lists under dependencies and is missing there. docs/gpu.md says what else it needs.
 gpu-install:
-	PYSDK_CUDA=ON CUDAARCHS=$${CUDAARCHS:-native} $(PYTHON) -m pip --disable-pip-version-check install --quiet \
+	PYSDK_CUDA=ON PYSDK_TESTING=ON CUDAARCHS=$${CUDAARCHS:-native} $(PYTHON) -m pip --disable-pip-version-check install --quiet \
 	  --no-build-isolation -e .
 	$(PYTHON) -m pysdk.cli devices
 
@@ -118,7 +120,7 @@ $(VENV)/export.stamp: $(VENV)/build.stamp $(SOURCES)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/build.stamp $(SOURCES)
-	$(PIP) --no-build-isolation -e '.[test]'
+	PYSDK_TESTING=ON $(PIP) --no-build-isolation -e '.[test]'
 	touch $@ $(VENV)/export.stamp
 
 clean:

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import environment, table
 from benchmarks.networks import Networks
 from benchmarks.workload import CHECKPOINT, Workload, find_plan
 from pysdk.machine.processors import default_threads
 
-RESULTS = pytest.StashKey[list[BenchmarkFixture]]()
+RESULTS = pytest.StashKey[list[Any]]()  # pytest-benchmark's, which have no types
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

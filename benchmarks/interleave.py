@@ -20,7 +20,7 @@ PAUSE = 0.01
 def interleave(
     benchmark: BenchmarkFixture,
     ours: Work,
-    peers: dict[str, Work],
+    peers: Mapping[str, Work],
     *,
     seconds: float,
     rounds: tuple[int, int] = (3, 100),

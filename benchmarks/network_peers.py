@@ -41,7 +41,7 @@ def torch_eager(network: BenchmarkNetwork, inputs: Inputs, threads: int) -> Peer
 
 def torch_channels_last(network: BenchmarkNetwork, inputs: Inputs, threads: int) -> Peer:
     """Weights and input in that layout."""
-    module = copy.deepcopy(_module(network)).to(memory_format=torch.channels_last)
+    module = copy.deepcopy(_module(network)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return _torch(module, inputs, memory_format=torch.channels_last)
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from benchmarks.workload import BUILT
 from pysdk import Plan, _native
 from pysdk.engines import choice, registry
-from pysdk.export.engines.native import builder as native_builder
-from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native import float64
+from pysdk.export.engines.native.builder import build_native
 from pysdk.export.engines.native.weights import unpack
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.export.lowering.torch_to_onnx import export_onnx
@@ -101,8 +101,8 @@ class BenchmarkNetwork:
     def plan(self, batch: int, threads: int) -> Path:
         """A new plan with the native engine, its program as `pysdk build` makes it when it is not told to tune."""
         onnx, model = OnnxFiles(self.onnx.read_bytes()), self.network.model
-        steps = len(self.manifest.schedule.betas)
-        found = native_builder.build(model, onnx, batch, steps, threads, check_seconds=0)
+        steps = len(self.manifest.schedule.betas or ())
+        found = build_native(model, onnx, batch, steps, threads, check_seconds=0)
         path = self.folder / f"batch{batch}-threads{threads}.plan"
         write_plan(path, msgspec.structs.replace(self.manifest, engines=(found.info,)), {**onnx.members, **found.files})
         return path
@@ -169,12 +169,12 @@ def float64_output(plan: Path, inputs: Inputs) -> NDArray[np.float64]:
         info = next(info for info in opened.manifest.engines if info.kind == "native")
         program = unpack(*(opened.member(name) for name in (info.member, *info.data)))
         labels = np.zeros(1, np.int64) if inputs.labels is None else inputs.labels[:1]
-        return reference.run(program, inputs.x[:1], float(inputs.t[0]), labels)
+        return float64.run(program, inputs.x[:1], float(inputs.t[0]), labels)
 
 
 def diffusers_network(name: str, *, small: bool) -> BenchmarkNetwork:
     """ "cifar10" or "celebahq256" as diffusers configures it, with random weights; `small` to try the benchmark out."""
-    config = _DDPM | _CONFIGS[name]
+    config: dict[str, Any] = _DDPM | _CONFIGS[name]
     if small:
         config |= {"block_out_channels": tuple(size // _SMALLER for size in config["block_out_channels"])}
     folder = BUILT / f"{name}-{_digest(json.dumps(config).encode())}"
@@ -185,7 +185,8 @@ def diffusers_network(name: str, *, small: bool) -> BenchmarkNetwork:
         partial = folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         torch.manual_seed(0)
-        UNet2DModel(**config).save_pretrained(partial)
+        network: Any = UNet2DModel(**config)
+        network.save_pretrained(partial)
         partial.rename(source)
     return _open(source, folder)
 

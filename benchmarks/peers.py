@@ -6,6 +6,7 @@ here give them that; since the stock pipelines are unconditional, a wrapper hold
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,7 +53,8 @@ class TorchUnet(Unet):
         from pysdk.training.checkpoint import load_model
 
         self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = load_model(checkpoint)[1].to(memory_format=self.format)
+        network: nn.Module = load_model(checkpoint)[1]
+        self.network = network.to(memory_format=self.format)  # type: ignore[call-overload]
 
     def predict(self, sample: Tensor, timestep: Tensor, labels: Tensor | None) -> Tensor:
         sample = sample.contiguous(memory_format=self.format)
@@ -94,14 +96,12 @@ def ddpm_scheduler(manifest: Manifest) -> DDPMScheduler:
     return DDPMScheduler(**_shared(manifest), variance_type=manifest.model.variance_type)
 
 
-def ddim_pipeline(unet: Unet, manifest: Manifest) -> DDIMPipeline:
+def ddim_pipeline(unet: Unet, manifest: Manifest) -> Callable[..., Any]:
     """The stock pipeline, silent."""
-    return _silent(DDIMPipeline(unet=unet, scheduler=ddim_scheduler(manifest)))
-
-
-def _silent(pipeline: Any) -> Any:
+    pipeline: Any = DDIMPipeline(unet=unet, scheduler=ddim_scheduler(manifest))
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    made: Callable[..., Any] = pipeline
+    return made
 
 
 def _shared(manifest: Manifest) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _shared(manifest: Manifest) -> dict[str, Any]:
     if clip.kind == "dynamic":
         raise ValueError("the benchmark compares plans that clamp or do not clip; this one has a dynamic threshold")
     return {
-        "num_train_timesteps": len(manifest.schedule.betas),
+        "num_train_timesteps": len(manifest.schedule.betas or ()),
         "trained_betas": np.array(manifest.schedule.betas),
         "prediction_type": manifest.model.prediction_type,
         "clip_sample": clip.kind == "clamp",

@@ -75,6 +75,10 @@ class Result:
             ways=[(what, slower, faster) for what, slower, faster in extra.get("ways", ())],
         )
 
+    def best_peer(self) -> str:
+        """The fastest one, by its ratio to ours."""
+        return min(self.peers, key=lambda peer: median(self.peers[peer].ratios(self.ours)))
+
     def show(self, seconds: float) -> str:
         """A time in the unit of this result."""
         value = seconds / self.per * UNITS[self.unit]
@@ -120,7 +124,7 @@ def _by_contender(results: list[Result]) -> str:
     for peer in peers:
         cells = [f"{_cell(r, r.peers.get(peer))}, {_error(r, peer)}".strip(", ") for r in results]
         lines.append(_line(peer, *cells))
-    best = [min(r.peers, key=lambda peer, r=r: median(r.peers[peer].ratios(r.ours))) for r in results]
+    best = [r.best_peer() for r in results]
     cells = [f"{peer}, **{median(r.peers[peer].ratios(r.ours)):.2f}x**" for r, peer in zip(results, best, strict=True)]
     lines.append(_line("best peer", *cells))
     missing = [f"{peer}, {result.work}: {why}" for result in results for peer, why in result.missing.items()]

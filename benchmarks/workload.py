@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def find_plan(plan: Path | None, checkpoint: Path) -> Path:
     weights = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     built = BUILT / f"{weights[:16]}.plan"
     if not built.is_file():
-        from pysdk.export.build_engine import build
+        from pysdk.export.build import build
 
         built.parent.mkdir(parents=True, exist_ok=True)
         build(checkpoint, built)
@@ -75,7 +76,7 @@ class Workload:
     @property
     def schedule(self) -> Schedule:
         """The forward process."""
-        return Schedule.from_betas(self.plan.manifest.schedule.betas)
+        return Schedule.from_betas(self.plan.manifest.schedule.betas or ())
 
     def labels(self, n: int) -> NDArray[np.int64]:
         """The labels `Sampler.sample(n)` uses by default; zeros without classes."""
@@ -83,7 +84,7 @@ class Workload:
 
     def table(self, solver: str, steps: int | None) -> StepTable:
         """The step table of the plan's own default for a solver."""
-        options = {"variance": self.model.variance_type} if solver == "ddpm" else {}
+        options: dict[str, Any] = {"variance": self.model.variance_type} if solver == "ddpm" else {}
         clip = default_clip(self.plan.manifest.defaults)
         prediction = self.model.prediction_type
         return make_table(solver, self.schedule, steps=steps, prediction_type=prediction, clip=clip, **options)

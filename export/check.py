@@ -1,4 +1,4 @@
-"""What every engine of a plan has to show: that it computes the network, the same bits in any batch, and how fast."""
+"""Checks of every engine: that it computes the network, whether it gives the same bits in any batch, and how fast."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pysdk.plan.manifest import EngineInfo, ModelInfo
 
 TIMED_CALLS = 5
 TIMED_SECONDS = 20.0
-"""After which there is no further turn: a network of seconds is measured well enough by one."""
+"""No further turn begins after this: one is enough for a network that takes seconds."""
 PAUSE = 0.02
-"""Seconds before an engine's turn: longer than the idle threads of the one before it go on spinning."""
+"""Seconds before an engine's turn: longer than the idle threads of the one before keep spinning."""
 
 Load = Callable[[int], Engine]
 """The engine with so many threads."""
@@ -35,7 +35,7 @@ class Candidate:
 
     Attributes:
         title: its name for people.
-        info: what the plan will say of it, but for what `check` finds.
+        info: what the plan will say about it, without what `check` finds.
         load: makes it ready to run.
         files: the members it adds to the plan.
     """

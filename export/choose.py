@@ -1,4 +1,4 @@
-"""Which engines a plan gets: those asked for that can run the network, checked; in a fixed order, or timed."""
+"""Chooses a plan's engines: those asked for that can run the network, checked; in a fixed order, or timed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pysdk.export.check import (
     require_close,
     seconds_per_call,
 )
-from pysdk.export.engines import onnxruntime as onnxruntime_builder
-from pysdk.export.engines.native import builder as native_builder
+from pysdk.export.engines.native.builder import build_native
 from pysdk.export.engines.native.program import NotCovered
+from pysdk.export.engines.onnxruntime import build_onnxruntime
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.export.lowering.torch_to_onnx import Comparison, example_inputs
 from pysdk.export.network import Network
@@ -49,15 +49,13 @@ def candidates(
             if network.schedule.betas is None:
                 raise NotCovered("the network is told sigma, not a timestep")
             steps = len(network.schedule.betas)
-            found.append(
-                native_builder.build(network.model, onnx, batch_size, steps, threads, check_seconds, track, tune)
-            )
+            found.append(build_native(network.model, onnx, batch_size, steps, threads, check_seconds, track, tune))
         except NotCovered as error:
             reason = str(error)
             if "native" in wanted:
                 raise ExportError(f"{reason}; build with --engine onnxruntime or auto") from error
     if "auto" in wanted or "onnxruntime" in wanted:
-        found.append(onnxruntime_builder.build(network.model, onnx, batch_size))
+        found.append(build_onnxruntime(network.model, onnx, batch_size))
     return found, reason
 
 
@@ -72,11 +70,11 @@ def check(
 ) -> tuple[list[EngineInfo], Comparison | None, int]:
     """Engines compared with torch, checked for batch invariance and, if `tune`, timed.
 
-    A network that came as an ONNX file or a plan has nothing to be compared with.
+    There is nothing to compare with if the network came as an ONNX file or a plan.
 
     Returns:
-        What the plan says of each, in the order given or, if timed, the fastest first; the largest error among them;
-        the number of timesteps compared.
+        What the plan says about each, in the order given or, if timed, fastest first; the largest error among them; the
+        number of timesteps compared.
 
     Raises:
         ExportError: outputs differ by more than `MAX_RELATIVE_ERROR`, or are not finite.

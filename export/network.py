@@ -1,16 +1,19 @@
-"""What an importer hands to the lowering: a torch module, ONNX file or finished engine, and what a plan says of it."""
+"""What an importer returns: a torch module, ONNX file or finished engine, and what a plan says about it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
-from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.plan.manifest import DefaultsInfo, EngineInfo, ModelInfo, ScheduleInfo
+
+if TYPE_CHECKING:
+    from pysdk.export.lowering.onnx_files import OnnxFiles
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Finished:
     """An engine that somebody else built.
 
     Attributes:
-        info: what the plan says of it.
+        info: what the plan says about it.
         files: the members it adds to the plan.
     """
 
@@ -35,10 +38,10 @@ class Network:
             (B, out_channels, H, W); None if the source is an ONNX file or an engine already.
         model: shapes, classes and how to read the output.
         schedule: the forward process it was trained on.
-        defaults: what `Sampler.sample()` does when it is not told.
+        defaults: what `Sampler.sample()` does unless told.
         onnx: the network as `export_onnx` would write it, in place of `module`.
         engine: the only engine of the plan, in place of both.
-        previous: the engines of the plan that the network was taken from.
+        previous: the engines in the plan that the network came from.
     """
 
     module: nn.Module | None

@@ -36,7 +36,7 @@ def step(name: str, verbose: bool) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            noted.renew()  # torch and onnx make errors of their own of Ctrl-C
+            noted.renew()  # torch and onnx turn Ctrl-C into errors of their own
             if isinstance(error, MissingDependencyError):
                 raise  # its message is the command to run
             raise ExportError(f"{name}: {error}") from error
@@ -46,7 +46,7 @@ def step(name: str, verbose: bool) -> Iterator[None]:
 
 
 def check_defaults(manifest: Manifest, schedule: Schedule | EdmSchedule) -> None:
-    """OptionError unless `Sampler.sample()` can run without arguments, which is to be known before minutes of work."""
+    """OptionError unless `Sampler.sample()` can run without arguments; checked before the slow steps."""
     resolve_table(manifest, schedule, None, None, {})
     resolve_guidance(manifest.model, manifest.defaults.guidance_scale, 1)
 
@@ -83,7 +83,7 @@ def prepare(
 def override(
     defaults: DefaultsInfo, *, solver: str | None, steps: int | None, guidance_scale: float | None
 ) -> DefaultsInfo:
-    """The defaults of a source with those the user gave instead; another solver drops the options of the first."""
+    """A source's defaults with those that the user gave instead; another solver drops the first one's options."""
     if solver is not None and solver != defaults.solver:
         defaults = replace(defaults, solver=solver, options={})
     return replace(

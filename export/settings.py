@@ -1,4 +1,4 @@
-"""Which engines `build` can be asked for, and what it can be told about TensorRT ones."""
+"""The engines that `build` can be asked for, and the options for TensorRT's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from pysdk.engines.tensorrt.library import TITLES
+from pysdk.engines.tensorrt.libraries import TITLES
 from pysdk.errors import OptionError
 from pysdk.plan.manifest import EngineInfo
 
@@ -20,7 +20,7 @@ ENGINES = ("auto", "native", "onnxruntime", "tensorrt")
 """What `build` can be asked for; "auto" is all for the CPU that can run the network."""
 
 BATCH_SIZE = 16
-"""Images of one network call, unless told."""
+"""Images in one network call by default."""
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -30,9 +30,9 @@ class TensorrtOptions:
     """How to build a TensorRT engine.
 
     Args:
-        precision: of the network's body: "float32", "float16" or "bfloat16".
-        batch_profile: smallest, usual and largest number of images of one call; None for 1, the plan's batch size and
-            the same.
+        precision: the network body's: "float32", "float16" or "bfloat16".
+        batch_profile: smallest, usual and largest number of images in one call; None for 1, then the plan's batch size
+            for both others.
         compute_capabilities: the GPUs to build for, e.g. ("8.9",), with a library that needs no GPU to build; empty
             for all it can.
         strip_weights: leave the weights out of the engine, to be filled in from network.onnx when it is loaded.
@@ -133,7 +133,7 @@ def tensorrt_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--strip-weights", is_flag=True, help="TensorRT: engine without weights, refitted when loaded."),
         click.option("--compute-capability", multiple=True, metavar="8.9", help="TensorRT-RTX: build for these GPUs."),
         click.option("--batch-profile", metavar="MIN,USUAL,MAX", help="TensorRT: images per network call."),
-        click.option("--precision", type=click.Choice(PRECISIONS), help="TensorRT: of the network's body."),
+        click.option("--precision", type=click.Choice(PRECISIONS), help="TensorRT: precision of the network's body."),
     ):
         collect = option(collect)
     return collect

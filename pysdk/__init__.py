@@ -4,10 +4,11 @@ from pysdk import Sampler
 images = Sampler("engine.plan").sample(n=64)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from pysdk import errors
     from pysdk.diffusion.schedule import Schedule
     from pysdk.diffusion.table import Clip, StepTable
@@ -31,7 +32,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    import importlib
+
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name == "errors":

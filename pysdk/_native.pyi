@@ -1,5 +1,5 @@
 """
-The native half of pysdk: the reverse chain, its step table, its noise and the CPU engine.
+The native half of pysdk: the reverse chain, its step table and the CPU engine.
 """
 
 from __future__ import annotations
@@ -30,16 +30,12 @@ __all__: list[str] = [
     "InterruptibleNetwork",
     "Network",
     "Program",
-    "SimulatedDevice",
     "StepTable",
     "Stop",
     "StoppedError",
     "cuda_device",
     "cuda_status",
-    "exp",
     "isa",
-    "normal",
-    "philox",
 ]
 
 class FloatState:
@@ -400,50 +396,6 @@ class Device:
     def name(self) -> str:
         """
         Number, product and architecture.
-        """
-
-class SimulatedDevice(Device):
-    """
-    A device on host memory, for tests where there is no GPU.
-
-    It runs the real kernels' bodies, graphs, loops and branches on the CPU, one after the other; only
-    the driver's calls are imitated. It shows nothing of a real device's speed or of what a driver accepts.
-    """
-    def __init__(self, memory: typing.SupportsInt | typing.SupportsIndex = 1073741824) -> None:
-        """
-        Make one with `memory` bytes.
-        """
-    def call(
-        self,
-        stream: typing.SupportsInt | typing.SupportsIndex,
-        name: str,
-        work: collections.abc.Callable[[], typing.Any],
-    ) -> None:
-        """
-        Enqueue a function, which a capture records as it does a kernel. Its owner keeps it as long as the graph.
-        """
-    def clear_log(self) -> None:
-        """
-        Forget the calls so far.
-        """
-    def fail(self, call: str, *, nth: typing.SupportsInt | typing.SupportsIndex = 1, how: str = "error") -> None:
-        """
-        Let the nth next call of this name fail: how is 'error', 'memory' or 'refused'.
-        """
-    @property
-    def is_current(self) -> bool:
-        """
-        Whether it is the current device.
-        """
-    @property
-    def live(self) -> int:
-        """
-        Allocations, streams, graphs and executables that were not released.
-        """
-    @property
-    def log(self) -> list[str]:
-        """
-        Names of the calls so far, '> ' before those captured.
         """
 
 class CudaChain:
@@ -943,55 +895,11 @@ def cuda_status() -> tuple[bool, int, str]:
     Return whether this build has CUDA, the number of devices, and a line that says why there are none or what there is.
     """
 
-def exp(x: numpy.typing.NDArray[numpy.float32]) -> numpy.typing.NDArray[numpy.float32]:
-    """
-    Return e^x as in learned variance: saturates below -87 and above 88.
-
-    Args:
-        x: float32 (n,).
-
-    Returns:
-        float32 (n,).
-    """
-
 def isa() -> str:
     """
     Return the instruction set of the kernels in use: 'avx512', 'avx2' or 'baseline'.
 
     The environment variable PYSDK_ISA forces one; all of them give the same bits.
-    """
-
-def normal(
-    seed: typing.SupportsInt | typing.SupportsIndex,
-    images: numpy.typing.NDArray[numpy.uint64],
-    draw: typing.SupportsInt | typing.SupportsIndex,
-    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-) -> numpy.typing.NDArray[numpy.float32]:
-    """
-    Return the standard normals of some images of a seed's gallery in one draw.
-
-    Args:
-        seed: 64-bit seed.
-        images: uint64 (n,), indices in the gallery.
-        draw: 0 for x_T, k + 1 for row k.
-        shape: of one image, usually (C, H, W).
-
-    Returns:
-        float32 (n, *shape).
-    """
-
-def philox(
-    seed: typing.SupportsInt | typing.SupportsIndex, counters: numpy.typing.NDArray[numpy.uint32]
-) -> numpy.typing.NDArray[numpy.uint32]:
-    """
-    Return Philox4x32-10 of each counter under the key `seed`.
-
-    Args:
-        seed: 64-bit key, low word first.
-        counters: uint32 (n, 4).
-
-    Returns:
-        uint32 (n, 4).
     """
 
 BOUND_COLUMNS: tuple[str, ...]

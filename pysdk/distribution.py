@@ -1,6 +1,6 @@
-"""What pip calls this package, and what it needs of others.
+"""The package's name on the index, and what it needs of others.
 
-`pysdk` is its import name only: on the index that name is somebody else's package.
+`pysdk` is its import name only: on the index that name belongs to another package.
 """
 
 import importlib.util

@@ -14,7 +14,7 @@ class OptionTypeError(PysdkError, TypeError):
 
 
 class ScheduleError(PysdkError, ValueError):
-    """A noise schedule or step table is not one: wrong shape, out of range, NaN."""
+    """A noise schedule or step table is not valid: wrong shape, out of range, NaN."""
 
 
 class PlanError(PysdkError, ValueError):

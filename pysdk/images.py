@@ -1,4 +1,4 @@
-"""What comes out: float chain state -> uint8 images, and those as grids, pictures, animations, arrays and folders."""
+"""The result: float chain state -> uint8 images, and those as grids, pictures, animations, arrays and folders."""
 
 import io
 import math
@@ -193,7 +193,7 @@ def save_gif(
     padding: int = 2,
     scale: int | None = None,
 ) -> None:
-    """Write an animation, each frame the grid of one batch: the reverse process as it ran. It repeats for ever.
+    """Write an animation, each frame the grid of one batch: the reverse process as it ran. It repeats forever.
 
     Args:
         frames: uint8 (N, H, W, C) each, all of one shape. Gray is exact, RGB is reduced to 256 colours per frame.

@@ -68,7 +68,7 @@ def normal(seed: ArrayLike, images: ArrayLike, draw: int, shape: Sequence[int]) 
         seed: one seed, or one per image, 0 <= seed < 2^64.
         images: indices in the gallery, shape (n,), 0 <= index < 2^64.
         draw: 0 for x_T, k + 1 for row k.
-        shape: of one image, usually (C, H, W).
+        shape: that of one image, usually (C, H, W).
 
     Returns:
         float32 (n, *shape).

@@ -11,7 +11,7 @@ Progress = bool | Callable[[int, int], object] | None
 
 @contextmanager
 def reporter(progress: Progress, total: int) -> Iterator[Callable[[int], object] | None]:
-    """Something that is told how many of `total` steps were done since it was last told, or None."""
+    """A callable that takes how many of `total` steps were done since its last call, or None."""
     if callable(progress):
         done = 0
 

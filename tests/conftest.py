@@ -6,12 +6,15 @@ the other way round: colour, pooling, scale and shift, fixed variance, v-predict
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from kit.packages import missing
 from kit.places import MODEL
+from kit.sharing import make_once
 from kit.tiny_networks import save_random_unet
 
 from pysdk import Plan, Sampler
@@ -19,6 +22,28 @@ from pysdk.plan.writer import write_plan
 
 # a job started in the background ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Skip a module that imports a package of an extra which is not installed."""
+    return skipped_if_missing((yield), collector)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Skip a test that needs one, itself or in a fixture."""
+    report = yield
+    report.call = call
+    return skipped_if_missing(report, item)
+
+
+def skipped_if_missing(report: Any, node: pytest.Item | pytest.Collector) -> Any:
+    excinfo = report.call.excinfo
+    name = missing(excinfo.value) if excinfo is not None else None
+    if name is not None:
+        report.outcome, report.longrepr = "skipped", (str(node.path), 1, f"Skipped: {name} is not installed")
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -32,50 +57,58 @@ def ctrl_c_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def conditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("conditional")
-    return save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
+    def make(folder: Path) -> None:
+        save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
+
+    return make_once(tmp_path_factory, "conditional", make)
 
 
 @pytest.fixture(scope="session")
 def unconditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_unet(
-        tmp_path_factory.mktemp("unconditional"),
-        timesteps=100,
-        schedule="cosine",
-        prediction_type="v_prediction",
-        image_shape=(3, 8, 8),
-        attention_levels=(),
-        resample="pool",
-        scale_shift_norm=True,
-    )
+    def make(folder: Path) -> None:
+        save_random_unet(
+            folder,
+            timesteps=100,
+            schedule="cosine",
+            prediction_type="v_prediction",
+            image_shape=(3, 8, 8),
+            attention_levels=(),
+            resample="pool",
+            scale_shift_norm=True,
+        )
+
+    return make_once(tmp_path_factory, "unconditional", make)
 
 
 @pytest.fixture(scope="session")
-def conditional_plan(conditional_checkpoint: Path) -> Path:
-    return lowered(conditional_checkpoint)
+def conditional_plan(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(conditional_checkpoint, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def unconditional_plan(unconditional_checkpoint: Path) -> Path:
-    return lowered(unconditional_checkpoint)
+def unconditional_plan(unconditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lowered(unconditional_checkpoint, tmp_path_factory)
+
+
+def lowered(checkpoint: Path, factory: pytest.TempPathFactory) -> Path:
+    from pysdk.export.build import build
+
+    def make(folder: Path) -> None:
+        # all timesteps are checked, however slow the machine is
+        build(checkpoint, folder / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)
+
+    return make_once(factory, f"{checkpoint.name}-plan", make) / "engine.plan"
 
 
 @pytest.fixture(scope="session")
 def shipped_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model as `pysdk build` makes it, but for the time it takes to check more than two timesteps."""
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
-    plan = tmp_path_factory.mktemp("shipped") / "engine.plan"
-    build(MODEL, plan, check_seconds=0)
-    return plan
+    def make(folder: Path) -> None:
+        build(MODEL, folder / "engine.plan", check_seconds=0)
 
-
-def lowered(checkpoint: Path) -> Path:
-    from pysdk.export.build_engine import build
-
-    # all timesteps are checked, however slow the machine is
-    build(checkpoint, checkpoint / "engine.plan", solver="ddim", steps=50, batch_size=4, check_seconds=1e6)
-    return checkpoint / "engine.plan"
+    return make_once(tmp_path_factory, "shipped-plan", make) / "engine.plan"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Write pysdk/_native.pyi from the built extension; with --check, fail if the file differs.
+"""Write pysdk/_native.pyi and pysdk/_testing.pyi from the built extensions; with --check, fail if a file differs.
 
 python tools/generate_stubs.py [--check]
 """
@@ -14,18 +14,20 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STUB = ROOT / "pysdk" / "_native.pyi"
+EXTENSIONS = ("_native", "_testing")
 
 
-def generate() -> str:
-    """Return the stub as pybind11-stubgen and ruff write it."""
+def generate(extension: str) -> str:
+    """Return an extension's stub as pybind11-stubgen and ruff write it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ["pybind11_stubgen", "pysdk._native", "--exit-code", "--output-dir", folder]
+        command = ["pybind11_stubgen", f"pysdk.{extension}", "--exit-code", "--output-dir", folder]
         subprocess.run([sys.executable, "-m", *command], check=True)
-        made = Path(folder) / "pysdk" / "_native.pyi"
+        made = Path(folder) / "pysdk" / f"{extension}.pyi"
         made.write_text(on_any_python(made.read_text()))
-        options = ["--quiet", "--config", ROOT / "pyproject.toml", made]
-        subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,RUF022", *options], check=True)
+        options = ["--quiet", "--config", str(ROOT / "pyproject.toml"), str(made)]
+        subprocess.run(
+            [sys.executable, "-m", "ruff", "check", "--fix", "--select", "I,F401,RUF022", *options], check=True
+        )
         subprocess.run([sys.executable, "-m", "ruff", "format", *options], check=True)
         # pybind11-stubgen knows the value, not the type of the items.
         return re.sub(r"(?m)^(\w+_COLUMNS): tuple = \([^)]*\)$", r"\1: tuple[str, ...]", made.read_text())
@@ -44,14 +46,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     check = parser.parse_args().check
-    made = generate()
-    if not check:
-        STUB.write_text(made)
-        return 0
-    lines = (text.splitlines(keepends=True) for text in (STUB.read_text(), made))
-    difference = "".join(difflib.unified_diff(*lines, "pysdk/_native.pyi", "as generated"))
-    sys.stdout.write(difference)
-    return 1 if difference else 0
+    differences = ""
+    for extension in EXTENSIONS:
+        stub, made = ROOT / "pysdk" / f"{extension}.pyi", generate(extension)
+        if check:
+            old = stub.read_text().splitlines(keepends=True)
+            differences += "".join(difflib.unified_diff(old, made.splitlines(keepends=True), stub.name, "as generated"))
+        else:
+            stub.write_text(made)
+    sys.stdout.write(differences)
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

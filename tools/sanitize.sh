@@ -18,7 +18,7 @@ esac
 packages=$("$python" -c 'import sys; print("\n".join(path for path in sys.path if path.endswith("-packages")))')
 own=$("$name/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 echo "$packages" > "$own/base.pth"
-PYSDK_CUDA=OFF PYSDK_SANITIZE=$sanitizers "$python" -m pip --python "$name/bin/python" install --quiet --no-build-isolation --no-deps \
+PYSDK_CUDA=OFF PYSDK_TESTING=ON PYSDK_SANITIZE=$sanitizers "$python" -m pip --python "$name/bin/python" install --quiet --no-build-isolation --no-deps \
   --config-settings=build-dir="$name-cmake" .
 
 preload=$(for library in $libraries; do g++ -print-file-name="$library"; done | tr '\n' ' ')

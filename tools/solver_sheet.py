@@ -211,7 +211,8 @@ def main(
                 for count in calls:
                     bar.set_description(f"{title}, {count} calls")
                     found = cell(sampler, solver, options, count)
-                    results[title].append(found and draw(sampler, found, images, seed, folder, per_cell, real, network))
+                    drawn = found and draw(sampler, found, images, seed, folder, per_cell, real, network)
+                    results[title].append(drawn or None)
                     bar.update()
     for path in (shown, page):
         path.parent.mkdir(parents=True, exist_ok=True)

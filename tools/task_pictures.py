@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from pysdk import Images, Sampler
-from pysdk.training.data import load as load_data
+from pysdk.datasets.loading import load_dataset
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 SHOWN = 8
@@ -33,10 +33,11 @@ def save(name: str, *rows: np.ndarray) -> None:
 @click.option("--count", default=32, show_default=True, help="Images of the round trip.")
 def main(plan: Path, count: int) -> None:
     """Write the pictures, and print the table of round trips."""
-    data = load_data("fashion-mnist", "test")
+    data = load_dataset("fashion-mnist", "test")
     if data.labels is None:
         raise click.ClickException("The test images have no labels.")
-    images, labels = data.images[:count].transpose(0, 2, 3, 1), data.labels[:count]
+    images: np.ndarray = data.images[:count].transpose(0, 2, 3, 1)
+    labels = data.labels[:count]
     few, few_labels = images[:SHOWN], labels[:SHOWN]
     with Sampler(plan) as sampler:
         trips = {}
@@ -49,15 +50,15 @@ def main(plan: Path, count: int) -> None:
         save("round_trip", few, trips[50][:SHOWN])
 
         ends = images[1], images[2]
-        way = {"labels": np.repeat(labels[1:3], [5, 4])}
+        way = np.repeat(labels[1:3], [5, 4])
         save(
             "interpolate",
-            *(sampler.interpolate(*ends, n=9, **way, timestep=timestep) for timestep in (None, 300, 700)),
+            *(sampler.interpolate(*ends, n=9, labels=way, timestep=timestep) for timestep in (None, 300, 700)),
         )
         redrawn = [sampler.image_to_image(few, strength=s, labels=few_labels) for s in (0.3, 0.5, 0.8)]
         save("image_to_image", few, *redrawn)
 
-        mask = np.zeros(images.shape[1:3], bool)
+        mask: np.ndarray = np.zeros(few.shape[1:3], bool)
         mask[:, mask.shape[1] // 2 :] = True
         drawn = [sampler.inpaint(few, mask, labels=few_labels, jump_n_sample=n) for n in (1, 10)]
         previews = {preview.step: preview for preview in sampler.stream(n=2, labels=(9, 6), steps=50)}

@@ -21,10 +21,10 @@ from benchmarks.gpu.subjects import Subject
 from benchmarks.workload import BUILT
 from pysdk import Plan
 from pysdk.diffusion.schedule import Schedule
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt import libraries
 from pysdk.machine.devices import open_device
 from pysdk.request.request import Request
-from pysdk.runtime import cuda as executor
+from pysdk.runtime import cuda
 from pysdk.runtime.cuda import CudaExecutor, Launch
 from pysdk.runtime.torch_network import TorchNetwork
 from pysdk.solvers import make_table
@@ -95,7 +95,7 @@ def contenders(modes: list[str]) -> tuple[list[Contender], list[str]]:
     if "max-autotune" in modes:
         found += _ours("max-autotune-no-cudagraphs")
     found.append(Contender("pysdk, a launch per step", partial(ours, launch="step"), base=REPLAY))
-    if tensorrt_library.installed():
+    if libraries.installed():
         found.append(Contender("pysdk, TensorRT bf16 network", tensorrt))
     else:
         missing.append("pysdk with TensorRT: neither tensorrt nor tensorrt_rtx is installed")
@@ -129,7 +129,7 @@ def ours(setting: Setting, network: nn.Module, steps: int, launch: Launch = "aut
 
 def tensorrt(setting: Setting, _network: nn.Module, steps: int) -> Work:
     """Our chain around a TensorRT engine of the same weights in bf16, built for this batch."""
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
     from pysdk.export.settings import TensorrtOptions
 
     batch, path = setting.batch, BUILT / f"{setting.subject.name}-batch{setting.batch}-tensorrt.plan"
@@ -142,7 +142,7 @@ def tensorrt(setting: Setting, _network: nn.Module, steps: int) -> Work:
         check_seconds=0,
     )
     with Plan.open(path) as plan:
-        made, _, _ = executor.load(plan, "tensorrt", number=0, network=None, batch_size=batch, launch="auto")
+        made, _, _ = cuda.load(plan, "tensorrt", number=0, network=None, batch_size=batch, launch="auto")
     return _chain(made, setting, steps)
 
 
@@ -243,7 +243,8 @@ def matmul_ceiling(size: int = 8192, repeats: int = 30) -> float:
         a @ a
     end.record()
     torch.cuda.synchronize()
-    return 2 * size**3 * repeats / (start.elapsed_time(end) / 1000)
+    seconds: float = start.elapsed_time(end) / 1000
+    return 2 * size**3 * repeats / seconds
 
 
 def _captured(work: Callable[[], Any]) -> torch.cuda.CUDAGraph:

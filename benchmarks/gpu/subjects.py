@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class Bf16(nn.Module):
         network.time_embed.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(torch.bfloat16),))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        made: Any = self.network(x.to(torch.bfloat16, memory_format=torch.channels_last), t, label)
+        made: Tensor = self.network(x.to(torch.bfloat16, memory_format=torch.channels_last), t, label)
         return made.float()
 
 

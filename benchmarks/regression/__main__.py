@@ -36,7 +36,7 @@ def plan_of(side: Path) -> Path:
     return plan
 
 
-class Batches(click.ParamType):
+class Batches(click.ParamType[list[int]]):
     name = "n,n,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:

@@ -1,41 +1,38 @@
-// Picks among builds of the same kernels for several instruction sets. All give the same bits; only the speed
-// differs.
+// Chooses among builds of the same kernels for several instruction sets. All give the same bits; only the
+// speed differs.
 #pragma once
 
-#include <cstdlib>
-#include <initializer_list>
-#include <stdexcept>
-#include <string>
-#include <string_view>
+#include <array>
+#include <cstddef>
+
+// Best first. Each is the name of a CPU's instruction set and of the namespace that holds the kernels built
+// for it.
+#if defined(PYSDK_X86_KERNELS)
+#define PYSDK_ISAS(X) X(avx512) X(avx2) X(baseline)
+#else
+#define PYSDK_ISAS(X) X(baseline)
+#endif
 
 namespace pysdk {
 
-// Whether this CPU runs code built for an instruction set: "avx512", "avx2" or "baseline".
-inline bool cpu_runs([[maybe_unused]] std::string_view isa) {
-#if defined(PYSDK_X86_KERNELS)
-  if (isa == "avx512") {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  }
-  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return isa == "baseline";
-}
-
-// The first that runs here, or the one that the environment variable PYSDK_ISA names. Kernels has a member
-// `isa`.
-template <class Kernels>
-const Kernels& choose_kernels(std::initializer_list<const Kernels*> best_first) {
-  const char* wanted = std::getenv("PYSDK_ISA");
-  const bool any = wanted == nullptr || *wanted == '\0';
-  std::string known;
-  for (const Kernels* candidate : best_first) {
-    if (!cpu_runs(candidate->isa)) continue;
-    if (any || wanted == std::string_view(candidate->isa)) return *candidate;
-    known += known.empty() ? candidate->isa : std::string(", ") + candidate->isa;
-  }
-  throw std::runtime_error("PYSDK_ISA is '" + std::string(wanted) + "'; this machine and build have " +
-                           known + "; unset it to use the best one");
-}
+// The name in PYSDK_ISAS, and its place there, of the set in use: the first that this CPU runs, or the one
+// that the environment variable PYSDK_ISA names. Chosen once; std::runtime_error if the variable names none
+// that is here.
+const char* isa_name();
+std::size_t isa_place();
 
 }  // namespace pysdk
+
+// Defines `const Kernels& kernels()`, which returns the kernels for the set in use, in a namespace that has a
+// struct Kernels and, for each set, a constant `kernels`.
+#define PYSDK_DECLARE_KERNELS(isa) \
+  namespace isa {                  \
+  extern const Kernels kernels;    \
+  }
+#define PYSDK_POINT_TO_KERNELS(isa) &isa::kernels,
+#define PYSDK_DISPATCH_KERNELS                                                                      \
+  PYSDK_ISAS(PYSDK_DECLARE_KERNELS)                                                                 \
+  const Kernels& kernels() {                                                                        \
+    static const Kernels& chosen = *std::array{PYSDK_ISAS(PYSDK_POINT_TO_KERNELS)}.at(isa_place()); \
+    return chosen;                                                                                  \
+  }

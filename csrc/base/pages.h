@@ -9,9 +9,9 @@
 #include <new>
 #include <utility>
 
-#include "engine/guard.h"
+#include "base/guard.h"
 
-namespace pysdk::engine {
+namespace pysdk {
 
 class Pages {
  public:
@@ -61,4 +61,4 @@ class Pages {
   std::size_t size_ = 0, bytes_ = 0;
 };
 
-}  // namespace pysdk::engine
+}  // namespace pysdk

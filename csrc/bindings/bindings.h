@@ -10,7 +10,6 @@ void register_cuda(pybind11::module_& module);
 void register_devices(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_likelihood(pybind11::module_& module);
-void register_noise(pybind11::module_& module);
 void register_numerics(pybind11::module_& module);
 void register_step_table(pybind11::module_& module);
 void register_stop(pybind11::module_& module);

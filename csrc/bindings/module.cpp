@@ -3,10 +3,9 @@
 #include "bindings/bindings.h"
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "The native half of pysdk: the reverse chain, its step table, its noise and the CPU engine.";
+  module.doc() = "The native half of pysdk: the reverse chain, its step table and the CPU engine.";
   pysdk::register_numerics(module);
   pysdk::register_stop(module);
-  pysdk::register_noise(module);
   pysdk::register_step_table(module);
   pysdk::register_chain(module);
   pysdk::register_cuda(module);

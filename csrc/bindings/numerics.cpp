@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/float_state.h"
+#include "base/isa.h"
 #include "bindings/bindings.h"
 
 namespace pysdk {
@@ -31,6 +32,10 @@ class BoundFloatState {
 
 void register_numerics(py::module_& module) {
   module.attr("NUMERICS_VERSION") = kNumericsVersion;
+  module.def("isa", &isa_name,
+             R"doc(Return the instruction set of the kernels in use: 'avx512', 'avx2' or 'baseline'.
+
+The environment variable PYSDK_ISA forces one; all of them give the same bits.)doc");
   py::class_<BoundFloatState>(
       module, "FloatState", py::is_final(),
       "In its `with` block this thread rounds to nearest, keeps subnormal numbers and traps nothing.\n\n"

@@ -1,5 +1,6 @@
 // Stop, Stopped, and networks of foreign libraries, which only they themselves can leave.
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,7 +16,6 @@
 #include <utility>
 
 #include "base/float_state.h"
-#include "base/threads.h"
 #include "bindings/bindings.h"
 #include "bindings/chain_parts.h"
 
@@ -44,7 +44,7 @@ class InterruptibleNetwork : public Denoiser {
   InterruptibleNetwork(const InterruptibleNetwork&) = delete;
   ~InterruptibleNetwork() override {
     if (!thread_) return;
-    if (process_ != process_id()) {  // a fork has no such thread
+    if (process_ != getpid()) {  // a fork has no such thread
       static_cast<void>(thread_.release());
       return;
     }
@@ -59,7 +59,7 @@ class InterruptibleNetwork : public Denoiser {
 
   // Without the GIL.
   void enqueue(Watch& watch) override {
-    if (thread_ && process_ != process_id()) {
+    if (thread_ && process_ != getpid()) {
       throw std::runtime_error("the network was bound before the process forked; bind it in the child");
     }
     std::unique_lock lock(mutex_);
@@ -67,7 +67,7 @@ class InterruptibleNetwork : public Denoiser {
       throw std::runtime_error("the network is already running on another thread; bind one per thread");
     }
     if (!thread_) {
-      process_ = process_id();
+      process_ = getpid();
       thread_ = std::make_unique<std::thread>([this] { serve(); });
     }
     state_ = State::kRun;
@@ -131,7 +131,7 @@ class InterruptibleNetwork : public Denoiser {
   State state_ = State::kIdle;
   std::exception_ptr error_;
   std::unique_ptr<std::thread> thread_;
-  long process_ = 0;
+  pid_t process_ = 0;
 };
 
 }  // namespace

@@ -22,7 +22,7 @@ ChainBuffers::ChainBuffers(const ChainShape& shape)
 CpuChain::CpuChain(const ChainShape& shape)
     : shape_((shape.validate(), shape)),
       buffers_(std::make_shared<ChainBuffers>(shape)),
-      threads_(static_cast<std::size_t>(shape.threads)) {}
+      workers_(static_cast<std::size_t>(shape.threads), Spin::kNone) {}
 
 void CpuChain::attach(Networks networks) {
   const Busy busy(busy_);
@@ -44,7 +44,7 @@ void CpuChain::begin(Request request, Watch& watch) {
   AlignedArray<float> y(uses([](const Row& row) { return row.g != 0.0f; }) ? elements : 0);
   AlignedArray<float> foreign(request.noise ? elements : 0);
   AlignedArray<float> foreign_known(request.noise && !request.known.empty() ? elements : 0);
-  AlignedArray<float> scratch(table.clip == ClipKind::kDynamic ? 2 * image * threads_.count() : 0);
+  AlignedArray<float> scratch(table.clip == ClipKind::kDynamic ? 2 * image * workers_.count() : 0);
   if (request.noise && draws) request.noise(kInitial, foreign.data());
 
   std::swap(request_, request);

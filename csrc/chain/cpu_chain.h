@@ -9,7 +9,7 @@
 
 #include "base/aligned_array.h"
 #include "base/busy.h"
-#include "base/threads.h"
+#include "base/workers.h"
 #include "chain/denoiser.h"
 #include "chain/kernels.h"
 #include "chain/request.h"
@@ -68,7 +68,7 @@ class CpuChain {
 
   const ChainShape shape_;
   const std::shared_ptr<ChainBuffers> buffers_;
-  Threads threads_;
+  Workers workers_;
   Networks networks_;
   Request request_;
   AlignedArray<float> d2_, y_, foreign_noise_, foreign_known_;  // empty unless the table uses them

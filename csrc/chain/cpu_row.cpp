@@ -100,8 +100,7 @@ void CpuChain::run_row(std::size_t index, Watch& watch) {
   const std::size_t blocks = by_image ? 1 : (size + kBlock - 1) / kBlock;
   const bool is_long = batch * size >= kLongUpdate;
   const auto work = [&](std::size_t begin, std::size_t end, std::size_t worker) {
-    Lookout lookout;
-    lookout.begin(&watch, worker == 0);
+    Lookout& lookout = workers_.lookout(worker);
     for (std::size_t item = begin; item < end; ++item) {
       if (is_long && lookout.leave((by_image ? size : kBlock) * kElementCost)) return;
       RowTask task = image_task(index, item / blocks);
@@ -113,10 +112,11 @@ void CpuChain::run_row(std::size_t index, Watch& watch) {
       }
     }
   };
+  workers_.watch(&watch);
   if (batch * size < kParallelElements) {
     work(0, batch * blocks, 0);
   } else {
-    threads_.run(batch * blocks, watch, work);
+    workers_.run(batch * blocks, work);
   }
   if (!is_long || !watch.stopped()) return;
   length_ = 0;  // x is neither that before the row nor that after it

@@ -160,9 +160,7 @@ void exp_all(const float* in, std::size_t count, float* out) {
 
 namespace PYSDK_ISA {
 extern const Kernels kernels;
-#define PYSDK_STRING2(name) #name
-#define PYSDK_STRING(name) PYSDK_STRING2(name)
-const Kernels kernels{PYSDK_STRING(PYSDK_ISA), fill_normal, scale, estimate, update, exp_all};
+const Kernels kernels{fill_normal, scale, estimate, update, exp_all};
 }  // namespace PYSDK_ISA
 
 }  // namespace pysdk

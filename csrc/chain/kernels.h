@@ -44,7 +44,6 @@ struct RowTask {
 };
 
 struct Kernels {
-  const char* isa;
   // out[i] = element i of the draw.
   void (*fill_normal)(NoiseKey key, std::size_t count, float* out);
   // out = c * in; zeros for c = 0.

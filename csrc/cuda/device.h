@@ -13,6 +13,10 @@
 #include "cuda/rows/images.h"
 #include "cuda/rows/task.h"
 
+// Thrown and derived from in one extension, caught and used in another: one type to both, also where hidden
+// types are each its own.
+#define PYSDK_SHARED [[gnu::visibility("default")]]
+
 namespace pysdk::cuda {
 
 // Handles of the runtime, seen from outside.
@@ -23,19 +27,19 @@ using Node = void*;
 using Nodes = std::vector<Node>;
 using Condition = std::uint64_t;
 
-class Error : public std::runtime_error {
+class PYSDK_SHARED Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-class OutOfMemory : public Error {
+class PYSDK_SHARED OutOfMemory : public Error {
  public:
   using Error::Error;
 };
 
 // Something cannot be part of a graph: a driver without conditional nodes, a call that may not be captured.
 // The chain then takes a plainer path.
-class CaptureRefused : public Error {
+class PYSDK_SHARED CaptureRefused : public Error {
  public:
   using Error::Error;
 };
@@ -60,7 +64,7 @@ struct Memory {
   std::size_t free, total;
 };
 
-class Device {
+class PYSDK_SHARED Device {
  public:
   virtual ~Device() = default;
 

@@ -14,7 +14,7 @@
 namespace pysdk::engine {
 
 constexpr std::size_t kLanes = 16;  // channels of a block
-constexpr std::size_t kRows = 24;   // rows of the result that are computed at a time: pixels, tiles or tokens
+constexpr std::size_t kRows = 24;   // rows of the result computed at a time: pixels, tiles or tokens
 
 constexpr std::size_t blocks_of(std::size_t channels) { return (channels + kLanes - 1) / kLanes; }
 constexpr std::size_t padded(std::size_t channels) { return blocks_of(channels) * kLanes; }
@@ -44,8 +44,8 @@ struct Items {
 
 constexpr std::size_t kMaxInputs = 2;
 
-// Of the (tile + 2) lines of Winograd's points, whose weights a worker transforms at a time: so many that
-// they stay in the cache beside the input.
+// How many of the (tile + 2) lines of Winograd's points a worker transforms weights for at a time: as many as
+// stay in the cache beside the input.
 constexpr std::size_t lines_at_once(std::size_t tile) { return tile == 4 ? 3 : tile + 2; }
 
 // A convolution; in Winograd's form a row of the work is a tile, else a pixel of the result.
@@ -77,9 +77,9 @@ struct ConvShape {
     for (std::size_t input = 0; input < inputs; ++input) blocks += in_blocks(input);
     return taps() * blocks;
   }
-  // Winograd's weights are kept transformed where an image has many tiles to use them. Elsewhere a worker
-  // transforms them for every part of the rows: a little more to compute, a quarter of the memory to hold and
-  // to read.
+  // Winograd's weights stay transformed where an image has many tiles to use them. Elsewhere a worker
+  // transforms them for every part of the rows: a little more to compute, a quarter as much memory to hold
+  // and to read.
   bool transformed() const { return tile != 0 && tiles_high * tiles_wide >= 2 * kRows; }
   std::size_t packed_floats() const {
     if (transformed()) return panels() * points() * (depth_blocks() * kLanes + 1) * kLanes;
@@ -153,8 +153,8 @@ struct AttentionShape {
 
   std::size_t depth_blocks() const { return blocks_of(head_channels); }
   std::size_t key_blocks() const { return blocks_of(tokens); }
-  std::size_t parts() const { return (tokens + kRows - 1) / kRows; }  // of the queries
-  // Of an image: scores, then their products with the values.
+  std::size_t parts() const { return (tokens + kRows - 1) / kRows; }  // into which the queries fall
+  // For one image: scores, then their products with the values.
   double multiplications() const {
     return 2.0 * static_cast<double>(heads) * static_cast<double>(tokens) *
            static_cast<double>(key_blocks() * kLanes) * static_cast<double>(depth_blocks() * kLanes);
@@ -174,7 +174,6 @@ struct AttentionData {
 // Work on the items [begin, end), which ends early when the lookout says so; it and scratch are the worker's
 // own.
 struct Kernels {
-  const char* isa;
   void (*conv_pack)(const ConvShape&, const float* weight, std::size_t first_panel, std::size_t last_panel,
                     float* packed, float* scratch);
   void (*conv)(const ConvShape&, const ConvData&, std::size_t begin, std::size_t end, float* scratch,

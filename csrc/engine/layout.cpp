@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "engine/guard.h"
+#include "base/guard.h"
 
 namespace pysdk::engine {
 

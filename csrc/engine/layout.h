@@ -13,12 +13,12 @@ struct Lifetime {
 };
 
 struct Layout {
-  std::vector<std::size_t> offsets;  // of the tensors, in floats
-  std::size_t floats = 0;            // of the block
+  std::vector<std::size_t> offsets;  // where each tensor begins, in floats
+  std::size_t floats = 0;            // in the whole block
 };
 
-// Largest first, each at the lowest place that is free for the whole of its life. The time grows with the
-// square of the tensors, of which a program has at most 16384.
+// Largest first, each at the lowest place that is free for its whole life. The time grows with the square of
+// the number of tensors, which is at most 16384.
 Layout lay_out(const std::vector<std::size_t>& sizes, const std::vector<Lifetime>& lifetimes);
 
 }  // namespace pysdk::engine

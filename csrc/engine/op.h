@@ -1,4 +1,4 @@
-// What an op of a program is. Each file in ops/ is one op, registered under its name: adding one adds a file.
+// An op of a program. Each file in ops/ registers ops by name: a new op is a new file, or a class in one.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "base/workers.h"
 #include "engine/fields.h"
 #include "engine/kernels.h"
-#include "engine/workers.h"
 
 namespace pysdk::engine {
 
@@ -34,7 +34,7 @@ struct Ports {
   float* output;
 };
 
-// Of a float that is read and written, in multiplications.
+// What reading and writing a float costs, in multiplications.
 constexpr std::size_t kCopyCost = 4;
 
 // One run of a program.
@@ -43,9 +43,9 @@ struct Frame {
   Ports ports;
   Workers* workers;
   float* const* tensors;
-  float* scratch;  // of the workers, behind each other
+  float* scratch;  // the workers', one after the other
   std::size_t scratch_step;
-  double* common;  // of the op
+  double* common;  // the op's
 
   float* tensor(std::size_t index) const { return tensors[index]; }
   float* scratch_of(std::size_t worker) const { return scratch + worker * scratch_step; }
@@ -56,20 +56,20 @@ class Op {
   virtual ~Op() = default;
   // Constants in the form the kernels want: called once, with 64-byte aligned memory of packed_floats().
   virtual std::size_t packed_floats() const { return 0; }
-  // It may be left early: see Workers.
+  // May be left early: see Workers.
   virtual void pack(float*, Workers&) {}
-  // Floats that it keeps beside them once it is packed, and those it takes only meanwhile.
+  // Floats that it keeps beside them once packed, and those it needs only meanwhile.
   virtual std::size_t kept_floats() const { return 0; }
   virtual std::size_t packing_floats(std::size_t) const { return 0; }
-  // Memory of a run: of each worker, and of all together.
+  // Memory for a run: each worker's, and what all share.
   virtual std::size_t scratch_floats(std::size_t) const { return 0; }
   virtual std::size_t common_doubles(std::size_t) const { return 0; }
-  // Of a run for so many images: those of its matrix products, as the kernels make them.
+  // In a run for so many images: those in its matrix products, as the kernels compute them.
   virtual double multiplications(std::size_t) const { return 0; }
   virtual void run(const Frame&) const = 0;
 };
 
-// A float32 constant that was found to lie within its sources, which must still be there when it is read.
+// A float32 constant that lies within its sources, as was checked; they must still be there when it is read.
 struct Constant {
   struct Piece {
     const unsigned char* data;
@@ -80,7 +80,7 @@ struct Constant {
   std::vector<Piece> pieces;
 
   std::size_t floats() const;
-  // Not to the end when the lookout says so.
+  // Stops early when the lookout says so.
   std::vector<float> read(Lookout* lookout = nullptr) const;
 };
 
@@ -99,7 +99,7 @@ class Loader {
 
   const Tensor& read(Fields& fields, const char* name) { return read(fields, name, index(fields, name)); }
   const Tensor& write(Fields& fields, const char* name) { return write(fields, name, index(fields, name)); }
-  // A tensor's index, to be used after read or write has accepted it.
+  // A tensor's index; use it after read or write has accepted it.
   static std::int64_t index(Fields& fields, const char* name) { return fields.integer(name, 0, INT32_MAX); }
 };
 

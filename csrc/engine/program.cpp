@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/guard.h"
+#include "base/guard.h"
 
 namespace pysdk::engine {
 
@@ -14,15 +14,15 @@ namespace {
 
 constexpr std::size_t kMaxChannels = 1 << 16;
 constexpr std::size_t kMaxSide = 1 << 14;
-constexpr std::size_t kMaxTensors = 1 << 14;              // and ops: the largest networks have a tenth
-constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // of one tensor or all weights: 32 GiB
-constexpr std::size_t kMaxWork = std::size_t{1} << 34;    // floats of a network's memory
-// A small file must not ask for a large memory. What networks need is far below: 64 Ki numbers per pixel of
-// the image in one tensor, and every weight used four times; some more for the small ones.
+constexpr std::size_t kMaxTensors = 1 << 14;              // also of ops; the largest networks have a tenth
+constexpr std::size_t kMaxFloats = std::size_t{1} << 33;  // in one tensor, or in all weights: 32 GiB
+constexpr std::size_t kMaxWork = std::size_t{1} << 34;    // floats in a network's memory
+// A small file must not ask for much memory. Networks need far less than this: 64 Ki numbers in one tensor
+// per pixel of the image, and every weight used four times; a little more for small ones.
 constexpr std::size_t kMaxPerPixel = 1 << 16, kMaxUses = 4;
 constexpr std::size_t kSmall = 1 << 20;
-// Packed weights against those that are used: transformed they are four times as large, and padded in small
-// layers. Some more where there are few.
+// Packed weights over those that are used: four times as many when transformed, and padded in small layers. A
+// little more where there are few.
 constexpr std::size_t kMaxGrowth = 16, kSmallPacked = 1 << 24;
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
@@ -47,7 +47,7 @@ bool product(const std::size_t* first, const std::size_t* last, std::size_t* res
   return true;
 }
 
-// Of a batch, to be run together: more gain nothing, and their maps leave the caches.
+// Pixels of a batch that run together: more gain nothing, and their maps leave the caches.
 std::size_t images_at_once(const Tensor& image) {
   constexpr std::size_t kPixels = 1 << 14;
   return std::max<std::size_t>(1, kPixels / image.pixels());
@@ -65,7 +65,7 @@ std::vector<float> Constant::read(Lookout* lookout) const {
   std::vector<float> values(floats());
   float* to = values.data();
   for (const Piece& piece : pieces) {
-    // memcpy: in a foreign file numbers lie at any address
+    // memcpy: in a foreign file numbers may lie at any address
     const auto leave = [&](std::size_t copied) {
       return lookout != nullptr && lookout->leave(copied * kCopyCost);
     };
@@ -233,7 +233,7 @@ std::size_t Program::packed_floats() const {
 void Program::pack(std::size_t threads, Watch& watch) {
   if (is_packed_) throw std::runtime_error("the program is packed already");
   packed_ = Pages(packed_floats());
-  Workers workers(threads);
+  Workers workers(threads, Spin::kBriefly);
   workers.watch(&watch);
   float* to = packed_.data();
   for (const auto& op : ops_) {
@@ -297,7 +297,10 @@ Cost Program::cost(std::size_t batch, std::size_t threads) const {
 
 Network::Network(std::shared_ptr<const Program> program, std::size_t batch, const Ports& ports,
                  std::size_t threads)
-    : program_(std::move(program)), batch_(batch), parts_(program_->parts(batch)), workers_(threads) {
+    : program_(std::move(program)),
+      batch_(batch),
+      parts_(program_->parts(batch)),
+      workers_(threads, Spin::kBriefly) {
   if (!program_->packed()) throw std::runtime_error("the program is not packed");
   const Program::Needs needs = program_->needs(batch, threads);
   const std::vector<std::size_t>& offsets = needs.arena.offsets;

@@ -1,4 +1,4 @@
-// A network compiled to a list of ops, checked whole before anything runs: it comes from a file of strangers.
+// A network compiled to a list of ops, checked whole before anything runs: its file comes from strangers.
 #pragma once
 
 #include <atomic>
@@ -40,14 +40,14 @@ struct OpRecord {
   std::map<std::string, Value> fields;
 };
 
-// What a program takes of a machine, known before any of it is taken.
+// What a program takes from a machine, known before it takes any.
 struct Cost {
-  // One step for the batch: the multiplications of all matrix products as they are made, padding and
-  // Winograd's form included, and the floats that ops read and write.
+  // For one step of the batch: multiplications in all matrix products as they are computed, with padding and
+  // in Winograd's form, and floats that ops read and write.
   double multiplications, moved;
   std::size_t weights;  // bytes of the packed weights and other constants
-  std::size_t loading;  // bytes more while they are packed
-  std::size_t network;  // bytes of a network for the batch: activations and work space
+  std::size_t loading;  // more bytes while they are packed
+  std::size_t network;  // bytes for a network at that batch: activations and work space
 };
 
 class Program {
@@ -76,9 +76,9 @@ class Program {
 
   // The memory of a network, in floats and doubles.
   struct Needs {
-    std::size_t least, most;  // images of a part
+    std::size_t least, most;  // images in a part
     Layout arena;
-    std::size_t scratch, common;  // of a worker, of all
+    std::size_t scratch, common;  // for one worker, for all
   };
   Needs needs(std::size_t batch, std::size_t threads) const;
   std::size_t parts(std::size_t batch) const;
@@ -91,7 +91,7 @@ class Program {
   std::vector<Tensor> tensors_;
   std::vector<Lifetime> lifetimes_;
   std::vector<std::unique_ptr<Op>> ops_;
-  double moved_ = 0, moved_once_ = 0;  // floats of an image, and of the batch
+  double moved_ = 0, moved_once_ = 0;  // floats for an image, and for the batch
   bool is_packed_ = false;
   Pages packed_;
 };

@@ -8,7 +8,7 @@ namespace pysdk::engine {
 // sin(x), or cos(x); error below 1e-13 for |x| < 1e6, NaN beyond 1e9 where too few digits are left.
 inline double sine(double x, bool cosine) {
   if (!(std::fabs(x) < 1e9)) return std::nan("");
-  // x = n pi/2 + r, pi/2 in three parts of which the first two have 33 bits: their products with n are exact
+  // x = n pi/2 + r, pi/2 in three parts; the first two have 33 bits, so their products with n are exact
   const double n = std::nearbyint(x * 0.63661977236758134308);
   double r = x - n * 1.57079632673412561417e+00;
   r -= n * 6.07710050630396597660e-11;

@@ -27,7 +27,7 @@ void require_length(const char* name, std::size_t length, std::size_t expected) 
 VariationalBound::VariationalBound(const ChainShape& shape)
     : shape_((shape.validate(), shape)),
       buffers_(std::make_shared<ChainBuffers>(shape)),
-      threads_(static_cast<std::size_t>(shape.threads)) {
+      workers_(static_cast<std::size_t>(shape.threads), Spin::kNone) {
   if (shape.guided) throw std::invalid_argument("a bound is not guided; make it with guided=False");
 }
 
@@ -99,6 +99,17 @@ void VariationalBound::begin(BoundProgram program) {
   std::copy(program_.labels.begin(), program_.labels.end(), buffers_->labels.data());
 }
 
+template <class Work>
+void VariationalBound::each_image(Watch& watch, const Work& work) {
+  constexpr std::size_t kElementCost = 64;  // in multiplications of a network: logarithms in float64
+  workers_.watch(&watch);
+  workers_.run(static_cast<std::size_t>(shape_.batch), shape_.image() * kElementCost,
+               [&](std::size_t begin, std::size_t end, std::size_t) {
+                 for (std::size_t i = begin; i < end; ++i) work(i);
+               });
+  watch.leave();
+}
+
 std::int64_t VariationalBound::advance(std::int64_t count, Watch& watch) {
   const Busy busy(busy_);
   if (count < 0) throw std::invalid_argument("count is " + std::to_string(count) + "; it must be 0 or more");
@@ -125,20 +136,6 @@ std::vector<double> VariationalBound::terms() {
 std::vector<double> VariationalBound::errors() {
   const Busy busy(busy_);
   return errors_;
-}
-
-void VariationalBound::each_image(Watch& watch, const std::function<void(std::size_t)>& work) {
-  constexpr std::size_t kElementCost = 64;  // in multiplications of a network: logarithms in float64
-  threads_.run(static_cast<std::size_t>(shape_.batch), watch,
-               [&](std::size_t begin, std::size_t end, std::size_t worker) {
-                 Lookout lookout;
-                 lookout.begin(&watch, worker == 0);
-                 for (std::size_t i = begin; i < end; ++i) {
-                   if (lookout.leave(shape_.image() * kElementCost)) return;
-                   work(i);
-                 }
-               });
-  watch.leave();
 }
 
 // The network's input: x_t in float32, one rounding per operation.

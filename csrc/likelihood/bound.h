@@ -6,12 +6,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "base/aligned_array.h"
-#include "base/threads.h"
+#include "base/workers.h"
 #include "chain/cpu_chain.h"
 #include "chain/denoiser.h"
 
@@ -72,13 +71,14 @@ class VariationalBound {
 
  private:
   void check(const BoundProgram& program) const;
-  void each_image(Watch& watch, const std::function<void(std::size_t)>& work);
+  template <class Work>
+  void each_image(Watch& watch, const Work& work);
   void diffuse(const BoundRow& row, std::size_t image);
   void reduce(const BoundRow& row, std::size_t index, std::size_t image);
 
   const ChainShape shape_;
   const std::shared_ptr<ChainBuffers> buffers_;  // x holds x_0
-  Threads threads_;
+  Workers workers_;
   std::shared_ptr<Denoiser> denoiser_;
   BoundProgram program_;
   std::array<double, 256> values_{};  // of the levels

@@ -10,8 +10,8 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
+from pysdk.engines import onnxruntime
 from pysdk.engines.contract import Engine
-from pysdk.engines.onnxruntime import engine as onnxruntime
 from pysdk.engines.registry import home
 from pysdk.errors import ExportError, OptionError
 from pysdk.export.check import NetworkBuffers, is_batch_invariant
@@ -39,9 +39,9 @@ def add_classifier(
         plan: the plan.
         classifier: forward(x, t) -> logits (B, num_classes) for x float32 (B, C, H, W) and t float32 (1,), on the CPU
             in evaluation mode, trained on x_t of the plan's schedule.
-        num_classes: that of the model, if it has classes.
+        num_classes: the model's, if it has classes.
         out: the plan to write; `plan` itself when None.
-        name: of the classifier.
+        name: the classifier's.
         progress: True and False force and forbid a progress bar; by default one shows on a terminal.
 
     Returns:

@@ -1,6 +1,6 @@
 """The noisy-image classifiers of guided-diffusion (2105.05233, section 4): half a U-Net with attention pooling.
 
-They are not denoisers, so no plan is built of them; `pysdk.export.classifier.adding` puts their gradient into one.
+They are not denoisers, so no plan is built from them; `pysdk.export.classifier.adding` puts their gradient into one.
 """
 
 from __future__ import annotations

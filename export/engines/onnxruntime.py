@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from pysdk.engines import onnxruntime
 from pysdk.engines.contract import Engine
-from pysdk.engines.onnxruntime import engine as onnxruntime
 from pysdk.export.check import Candidate
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.onnx_file import operators
@@ -20,7 +20,7 @@ def tell_of_trust(graph: bytes, what: str, weights: memoryview | None = None) ->
         click.echo(f"on ONNX Runtime the plan needs trust=True (--trust): its {what} has {reason}", err=True)
 
 
-def build(model: ModelInfo, onnx: OnnxFiles, batch_size: int) -> Candidate:
+def build_onnxruntime(model: ModelInfo, onnx: OnnxFiles, batch_size: int) -> Candidate:
     """ONNX Runtime on the plan's network.
 
     Args:

@@ -1,4 +1,4 @@
-"""Plans of pysdk, built again from the network they keep: for another GPU, library, precision or batch."""
+"""Builds plans again from the network they keep, for another GPU, library, precision or batch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pysdk.errors import CheckpointError, EngineError
 from pysdk.export.importers import no_options
-from pysdk.export.importers.source_file import first_bytes
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.export.network import Network
+from pysdk.export.source_file import first_bytes
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import MANIFEST_NAME, NETWORK_DATA_NAME, NETWORK_NAME
 from pysdk.plan.reader import Plan

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pysdk.errors import CheckpointError
 from pysdk.export.importers import no_options
-from pysdk.export.importers.source_file import check_link
 from pysdk.export.network import Network
+from pysdk.export.source_file import check_link
 from pysdk.files.regular_file import MAX_JSON, read_file
 from pysdk.plan.manifest import DefaultsInfo, ModelInfo, ScheduleInfo
 from pysdk.training.checkpoint import CONFIG, WEIGHTS, load_model

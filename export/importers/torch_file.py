@@ -1,4 +1,4 @@
-"""State dicts from `torch.save` files, without ever running what is pickled in them."""
+"""Reads state dicts from `torch.save` files without ever running what is pickled in them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pysdk.errors import CheckpointError
-from pysdk.export.importers.source_file import check_file
 from pysdk.export.importers.torch_pickle import check_pickle, check_tensors
+from pysdk.export.source_file import check_file
 
 _LUCIDRAINS = re.compile(r"(^|\.)(init_conv|downs\.\d+\.\d+\.block1|mid_attn\.to_qkv)\.")
 

@@ -1,4 +1,4 @@
-"""What a file of torch.save would do when it is unpickled, read before torch sees it.
+"""Reads what unpickling a torch.save file would do, before torch sees it.
 
 torch's restricted unpickler runs no code, but calls constructors with any arguments: 60 bytes make it fill all memory
 (`bytearray(2**40)`), and members of the archive may be compressed. Here a file may name only what state dicts need.
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pysdk.errors import CheckpointError
 from pysdk.files.array_file import check_directory
-from pysdk.files.regular_file import machine_memory, open_file
+from pysdk.files.regular_file import open_file
+from pysdk.machine.memory import given
 
 _ALLOWED = {
     "collections OrderedDict",
@@ -73,7 +74,7 @@ def _in_archive(file: BinaryIO) -> list[str]:
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise CheckpointError("has compressed members, which torch.save does not write")
         total = sum(member.file_size for member in members)
-        if total > machine_memory() // 2:
+        if total > given() // 2:
             raise CheckpointError(f"has {total:,} bytes of tensors, more than half of this machine's memory")
         pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
         if any(member.filename.rpartition("/")[2] == "constants.pkl" for member in members):

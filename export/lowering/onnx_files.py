@@ -1,4 +1,4 @@
-"""A network as the files a plan has of it: network.onnx and, where one protobuf cannot hold it, network.data beside it.
+"""A network as a plan's files: network.onnx and, if one protobuf cannot hold it, network.data beside it.
 
 While a plan is built, network.data is a temporary file without a name, mapped: the system can take its memory back.
 """
@@ -21,7 +21,7 @@ from pysdk.onnx_file.tensors import ALIGNMENT, DTYPES
 from pysdk.plan.manifest import NETWORK_DATA_NAME, NETWORK_NAME
 
 MAX_BYTES = 2**31 - 1
-"""Of one protobuf."""
+"""The most bytes that one protobuf can have."""
 
 SMALLEST = 1024
 """Tensors of fewer bytes stay in the graph, where whoever loads it looks for shapes and axes."""

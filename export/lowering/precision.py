@@ -263,7 +263,7 @@ def _names(nodes: list[onnx.NodeProto]) -> Iterator[list[str]]:
         yield node.output
 
 
-def export(data: bytes, precision: str) -> bytes:
+def in_precision(data: bytes, precision: str) -> bytes:
     """The network with a body of `precision`; `data` itself for "float32"."""
     if precision == "float32":
         return data

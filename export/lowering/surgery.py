@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, compose, helper, inliner, numpy_helper
 
 from pysdk.errors import CheckpointError, ExportError
-from pysdk.export.importers.onnx.tensor_roles import Port, Wiring
-from pysdk.export.importers.source_file import check_file
 from pysdk.export.lowering.onnx_files import SMALLEST, OnnxFiles, WeightsFile, is_large, move_out
+from pysdk.export.lowering.tensor_roles import Port, TensorRoles
+from pysdk.export.source_file import check_file
 from pysdk.onnx_file.tensors import DTYPES
 from pysdk.onnx_file.wire import MAX_FIELDS
 
@@ -41,7 +41,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
         model = onnx.load_model(path, load_external_data=False)
         outside = [tensor for tensor in all_tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
     except Exception as error:  # protobuf's exceptions have no public base class
-        raise CheckpointError(f"{str(path)!r} is not an ONNX file: {_one_line(error)}") from None
+        raise CheckpointError(f"{str(path)!r} is not an ONNX file: {one_line(error)}") from None
     locations = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     size = path.stat().st_size
     for location in sorted(locations):
@@ -64,7 +64,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, memoryview | None]:
     except ExportError:
         raise
     except Exception as error:  # checker and loader share no base class
-        raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {_one_line(error)}") from None
+        raise CheckpointError(f"{str(path)!r} is not a valid ONNX model: {one_line(error)}") from None
     found = opset(model)
     if found < MIN_OPSET:
         raise CheckpointError(f"{str(path)!r} has opset {found}, expected {MIN_OPSET} or newer; export it again")
@@ -170,28 +170,28 @@ def element_type(value: onnx.ValueInfoProto) -> int:
     return int(value.type.tensor_type.elem_type)
 
 
-def adapt(model: onnx.ModelProto, wiring: Wiring, shape: tuple[int, int, int]) -> onnx.ModelProto:
+def adapt(model: onnx.ModelProto, roles: TensorRoles, shape: tuple[int, int, int]) -> onnx.ModelProto:
     """A model of the plan's form around `model`; its output's channels are still open, see `close`."""
     types = {value.name: element_type(value) for value in [*model.graph.input, *model.graph.output]}
     adapted = compose.add_prefix(model, _INSIDE)
     adapted.ir_version = max(model.ir_version, 4)  # from 4 on, initializers need not be inputs too
     graph = adapted.graph
     before = [
-        *_chain("x", _INSIDE + wiring.x, _transposed(wiring, [0, 2, 3, 1]) + _cast(types[wiring.x], TensorProto.FLOAT)),
-        *_time(wiring, types[wiring.t]),
+        *_chain("x", _INSIDE + roles.x, _transposed(roles, [0, 2, 3, 1]) + _cast(types[roles.x], TensorProto.FLOAT)),
+        *_time(roles, types[roles.t]),
     ]
     batch = ("batch", *shape)
     new_inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, batch),
         helper.make_tensor_value_info("t", TensorProto.FLOAT, (1,)),
     ]
-    if wiring.label is not None:
-        before += _chain("label", _INSIDE + wiring.label, _cast(types[wiring.label], TensorProto.INT64))
+    if roles.label is not None:
+        before += _chain("label", _INSIDE + roles.label, _cast(types[roles.label], TensorProto.INT64))
         new_inputs.append(helper.make_tensor_value_info("label", TensorProto.INT64, ("batch",)))
     after = _chain(
-        _INSIDE + wiring.output,
+        _INSIDE + roles.output,
         "output",
-        _cast(TensorProto.FLOAT, types[wiring.output]) + _transposed(wiring, [0, 3, 1, 2]),
+        _cast(TensorProto.FLOAT, types[roles.output]) + _transposed(roles, [0, 3, 1, 2]),
     )
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
@@ -212,8 +212,8 @@ Step = tuple[str, list[str], dict[str, Any]]
 """Operator, its inputs after the first, attributes."""
 
 
-def _transposed(wiring: Wiring, axes: list[int]) -> list[Step]:
-    return [("Transpose", [], {"perm": axes})] if wiring.channels_last else []
+def _transposed(roles: TensorRoles, axes: list[int]) -> list[Step]:
+    return [("Transpose", [], {"perm": axes})] if roles.channels_last else []
 
 
 def _cast(to: int, from_: int) -> list[Step]:
@@ -230,23 +230,24 @@ def _chain(source: str, target: str, steps: list[Step]) -> list[onnx.NodeProto]:
     ]
 
 
-def _time(wiring: Wiring, kind: int) -> list[onnx.NodeProto]:
+def _time(roles: TensorRoles, kind: int) -> list[onnx.NodeProto]:
     """t (1,) as the graph takes it; the chain has one value for the whole batch."""
     steps = _cast(kind, TensorProto.FLOAT)
-    if wiring.time_shape == "one":
-        return _chain("t", _INSIDE + wiring.t, steps)
-    if wiring.time_shape == "scalar":
+    if roles.time_shape == "one":
+        return _chain("t", _INSIDE + roles.t, steps)
+    if roles.time_shape == "scalar":
         empty = helper.make_tensor("scalar_shape", TensorProto.INT64, (0,), [])
         before = [helper.make_node("Constant", [], ["t/shape"], value=empty)]
-        return before + _chain("t", _INSIDE + wiring.t, [*steps, ("Reshape", ["t/shape"], {})])
+        return before + _chain("t", _INSIDE + roles.t, [*steps, ("Reshape", ["t/shape"], {})])
     first = helper.make_tensor("first", TensorProto.INT64, (1,), [0])
     before = [
         helper.make_node("Shape", ["x"], ["x/shape"]),
         helper.make_node("Constant", [], ["x/first"], value=first),
         helper.make_node("Gather", ["x/shape", "x/first"], ["t/shape"], axis=0),
     ]
-    return before + _chain("t", _INSIDE + wiring.t, [*steps, ("Expand", ["t/shape"], {})])
+    return before + _chain("t", _INSIDE + roles.t, [*steps, ("Expand", ["t/shape"], {})])
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What it says, in a line of bounded length."""
     return " ".join(str(error).split())[:300]

@@ -11,7 +11,7 @@ import click
 
 from pysdk.distribution import DISTRIBUTION
 from pysdk.errors import PysdkError
-from pysdk.machine import interrupts
+from pysdk.machine import early_exit, interrupts
 
 # a command's module and what the list says of it; the module, often heavy, is imported when the command is called
 _COMMANDS = {
@@ -56,7 +56,7 @@ def pysdk() -> None:
 
 def run(command: click.Command) -> None:
     """Run a command; our own errors, and those of the system, become one line on stderr and exit code 1."""
-    interrupts.as_usual()
+    early_exit.as_usual()
     try:
         with interrupts.noted_interrupts() as noted:
             try:
@@ -70,9 +70,9 @@ def run(command: click.Command) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         interrupts.ending()
-        click.echo(interrupts.MESSAGE, err=True)
+        click.echo(early_exit.MESSAGE, err=True)
         _drop_output()
-        sys.exit(interrupts.CODE)
+        sys.exit(early_exit.CODE)
     except (PysdkError, OSError) as error:
         click.echo(f"error: {error}", err=True)
         _drop_output()

@@ -14,7 +14,7 @@ from pysdk.errors import OptionError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.kernel import SUBSET_SIZE
 from pysdk.evaluation.manifold import NEIGHBOURS
-from pysdk.evaluation.measure import KEPT, METRICS, compare, measure
+from pysdk.evaluation.measure import KEPT, METRICS, check_metrics, compare, measure
 from pysdk.evaluation.sources import Source, open_source, plan_source
 from pysdk.files.atomic import atomic_file, check_target
 from pysdk.sampler import Sampler
@@ -75,9 +75,7 @@ def command(
 ) -> None:
     """Measure IMAGES, a .plan, a folder of pictures, an .npz or a data set, against a reference."""
     wanted = [word.strip() for word in metrics.split(",")]
-    unknown = sorted(set(wanted) - set(METRICS))
-    if unknown:
-        raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
+    check_metrics(wanted)
     if out is not None:
         check_target(out)
     kept = 0 if wanted == ["frechet"] else keep

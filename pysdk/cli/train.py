@@ -75,8 +75,8 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
 
     import torch
 
+    from pysdk.datasets.loading import load_dataset
     from pysdk.training.checkpoint import ModelConfig
-    from pysdk.training.data import load
     from pysdk.training.fit import FitConfig, fit
     from pysdk.training.unet import UNetConfig
 
@@ -89,7 +89,7 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
     def chosen(config: type) -> dict[str, Any]:
         return {field.name: settings[field.name] for field in fields(config) if field.name in settings}
 
-    dataset = load(data)
+    dataset = load_dataset(data)
     blocks = settings["num_res_blocks"]
     settings["num_res_blocks"] = blocks[0] if len(blocks) == 1 else blocks
     classes = None if unconditional else dataset.num_classes

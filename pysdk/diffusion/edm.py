@@ -21,13 +21,13 @@ EDM_PREDICTION_TYPES = ("edm", "sample")
 
 @dataclass(frozen=True)
 class EdmSchedule:
-    """The noise levels of a network that is told sigma, not a timestep (EDM, table 1, last column).
+    """The noise levels of a network that takes sigma instead of a timestep (EDM, table 1, last column).
 
     Args:
-        sigma_min, sigma_max: where its chains end and start, unless a solver is told otherwise.
-        rho: how its levels are spread (EDM, eq. 5); 7 in the paper.
-        sigma_data: standard deviation of the training data, which the preconditioning of F needs; None for a whole
-            denoiser, which does that itself.
+        sigma_min, sigma_max: where chains end and start by default.
+        rho: how levels are spread (EDM, eq. 5); 7 in the paper.
+        sigma_data: standard deviation of the training data, for the preconditioning of F; None for a whole denoiser,
+            which preconditions itself.
 
     Raises:
         ScheduleError: not 0 < sigma_min < sigma_max, or rho or sigma_data not above 0, or not finite.

@@ -1,8 +1,8 @@
 """The noise levels a chain visits, for solvers that are written in sigma.
 
 Every process is x = S (x_0 + sigma e). A network of timesteps (`Schedule`) has S = sqrt(abar) = 1/sqrt(1 + sigma^2); a
-network of sigma (`EdmSchedule`) has S = 1. Solvers are written for x/S, where S has gone; `Levels.table` turns their
-rows into those of x, so a chain's state always is what its network was trained on, scaled by c_in alone.
+network of sigma (`EdmSchedule`) has S = 1. Solvers are written for x/S, where S is gone; `Levels.table` turns their
+rows into rows for x, so a chain's state is always what its network was trained on, scaled by c_in alone.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pysdk.diffusion.timesteps import Steps, make_timesteps
 from pysdk.errors import OptionError, OptionTypeError
 
 EDM_STEPS = 18
-"""Levels of a network of sigma unless told: EDM's own number for 32x32 images."""
+"""Default number of levels for a network of sigma: EDM's own for 32x32 images."""
 
 MAX_LEVELS = 1_000_000
 
 _TOLERANCE = 1e-9
-"""Relative: rounding of a level at the end of what a network knows."""
+"""How far, relatively, rounding may take a level beyond those that a network knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Levels:
     """K noise levels and the data after them.
 
     Attributes:
-        schedule: of timesteps, or of sigma.
+        schedule: in timesteps or in sigma.
         prediction_type: what the network's output is.
         sigmas: float64 (K + 1,), falling; the last is 0.
     """
@@ -101,7 +101,7 @@ class Levels:
         Args:
             visited: float64 (R + 1,); row i takes x/S from level visited[i], where the network is asked, to
                 visited[i + 1].
-            clip: what is done to the estimate of the data.
+            clip: what is done to the raw estimate.
             saved: float64 (R,), the level of y, in rows with g.
             prior: deviation of x/S at the start, if it is not `self.prior`.
             rows: the columns a, b, h, c1, c2, g, s, save for x/S; (R,) or one number.
@@ -137,8 +137,8 @@ def make_levels(
     """The levels of a chain.
 
     Args:
-        schedule: of timesteps or of sigma.
-        steps: how many levels; with sigmas="timesteps" all that `pysdk.diffusion.timesteps.make_timesteps` takes.
+        schedule: in timesteps or in sigma.
+        steps: how many levels; with sigmas="timesteps", whatever `pysdk.diffusion.timesteps.make_timesteps` takes.
         prediction_type: what the network's output is.
         spacing, steps_offset: with sigmas="timesteps" only.
         sigmas: "timesteps" (those that `steps` names; the default for a network of timesteps), "karras" (the default
@@ -185,7 +185,7 @@ def _check_prediction(schedule: Schedule | EdmSchedule, prediction_type: str) ->
 def _refuse(given: Mapping[str, object], why: str) -> None:
     unused = [name for name, value in given.items() if value is not None]
     if unused:
-        raise OptionError(f"{why}, so {', '.join(unused)} would not be used; leave out")
+        raise OptionError(f"{why}, so {', '.join(unused)} would not be used; leave it out")
 
 
 def _listed(values: Sequence[float] | Float64Array) -> Float64Array:

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pysdk import noise as noise_source
 from pysdk.diffusion.table import STEP_COLUMNS, Clip, StepTable
 from pysdk.errors import OptionError
+from pysdk.noise import FIRST_ROW, INITIAL, KNOWN, exp, normal
 
 Float = NDArray[np.float32]
 Denoise = Callable[[Float, np.float32, NDArray[np.int64]], Float]
@@ -150,7 +150,7 @@ def run(
         The state after the last row.
     """
     index = np.atleast_1d(images)
-    draw = noise or (lambda number: noise_source.normal(seeds, index, number, shape))
+    draw = noise or (lambda number: normal(seeds, index, number, shape))
     rows = table.float32()
     batch = len(index)
     network_labels = np.full(batch, null_label, np.int64) if labels is None else np.asarray(labels, dtype=np.int64)
@@ -158,7 +158,7 @@ def run(
         network_labels = np.concatenate([network_labels, np.full(batch, null_label, np.int64)])
     x = initial
     if x is None:
-        x = _sum((batch, *shape), (np.float32(table.init_scale), draw(noise_source.INITIAL)))
+        x = _sum((batch, *shape), (np.float32(table.init_scale), draw(INITIAL)))
     state = State.start(x)
     for k, row in enumerate(rows):
         c = dict(zip(STEP_COLUMNS, row, strict=True))
@@ -176,10 +176,10 @@ def run(
             guidance=guidance,
             gradient=gradient,
             classifier_scale=classifier_scale,
-            z=draw(noise_source.FIRST_ROW + k) if c["s"] != 0 else None,
+            z=draw(FIRST_ROW + k) if c["s"] != 0 else None,
             known=known,
             keep=keep,
-            known_z=draw(noise_source.KNOWN + k) if c["known_noise"] != 0 else None,
+            known_z=draw(KNOWN + k) if c["known_noise"] != 0 else None,
         )
     return state
 
@@ -241,5 +241,5 @@ def _learned_noise(v: Float, z: Float, log_beta: np.float32, log_beta_tilde: np.
     """exp(0.5 * (l*log_beta + (1-l)*log_beta_tilde)) * z with l = (v+1) * 0.5."""
     half, one = np.float32(0.5), np.float32(1)
     mix = (v + one) * half
-    scaled: Float = noise_source.exp(half * (mix * log_beta + (one - mix) * log_beta_tilde)) * z
+    scaled: Float = exp(half * (mix * log_beta + (one - mix) * log_beta_tilde)) * z
     return scaled

@@ -34,7 +34,7 @@ def read_signal(prediction_type: str, signal: Float64Array, noise: Float64Array)
         if np.any(signal == 0):
             raise OptionError(
                 "prediction_type is 'epsilon', but alphas_cumprod is 0 at a timestep visited (zero terminal SNR): "
-                "noise tells nothing of x_0 there; use a network of 'v_prediction' or 'sample', or skip the timestep"
+                "noise says nothing about x_0 there; use a network of 'v_prediction' or 'sample', or skip the timestep"
             )
         return 1 / signal, -noise / signal
     if prediction_type == "sample":

@@ -29,7 +29,7 @@ from pysdk.machine.float_state import standard_floats
 Float64Array = NDArray[np.float64]
 
 MAX_TIMESTEPS = 100_000
-"""Of a schedule; a plan has no more."""
+"""The most that a schedule, or a plan, can have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Schedule:
 
     @classmethod
     def from_betas(cls, betas: ArrayLike) -> Schedule:
-        """A schedule from any sequence of T betas; see the class for what is checked."""
+        """A schedule from any sequence of T betas; the class says what is checked."""
         return cls(betas)  # type: ignore[arg-type]
 
     @classmethod
@@ -131,7 +131,7 @@ class Schedule:
 
     @standard_floats
     def with_zero_terminal_snr(self) -> Schedule:
-        """The schedule shifted and scaled until nothing of the data is left at T-1 (2305.08891, Algorithm 1).
+        """The schedule shifted and scaled so that no data is left at T-1 (2305.08891, Algorithm 1).
 
         S'_t = (S_t - S_{T-1}) S_0 / (S_0 - S_{T-1}) with S = sqrt(abar): S'_0 = S_0 and S'_{T-1} = 0.
 
@@ -193,7 +193,7 @@ class Schedule:
         return _read_only(from_x0), _read_only(from_xt)
 
     def respace(self, timesteps: NDArray[np.int64]) -> Schedule:
-        """The process seen at some of its timesteps only: beta'_i = 1 - abar_i / abar_{i-1} (iDDPM, section 4).
+        """The process at only some of its timesteps: beta'_i = 1 - abar_i / abar_{i-1} (iDDPM, section 4).
 
         Args:
             timesteps: the kept timesteps, ascending, int64 (K,), all in [0, T).

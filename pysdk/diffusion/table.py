@@ -25,7 +25,7 @@ ClipKind = Literal["none", "clamp", "dynamic"]
 
 @dataclass(frozen=True)
 class Clip:
-    """What is done to the raw denoised estimate r of every row; made by `none`, `clamp` or `dynamic`."""
+    """What happens to the raw estimate r in every row; made by `none`, `clamp` or `dynamic`."""
 
     kind: ClipKind = "none"
     limit: float = 1.0
@@ -72,7 +72,7 @@ class StepTable:
     Attributes:
         rows: float64 (K, len(STEP_COLUMNS)), columns in the order of `STEP_COLUMNS`.
         timesteps: float64 (K,), the schedule's timestep of each row; the column `t` unless given.
-        clip: how the raw denoised estimate is clipped.
+        clip: how the raw estimate is clipped.
         learned_variance: the network's second half of channels interpolates the log variance.
         init_scale: the chain starts from x = init_scale * z_0.
         native: the table as chains take it, made and checked once.
@@ -96,7 +96,7 @@ class StepTable:
         number = isinstance(self.init_scale, (int, float, np.integer, np.floating))
         if not (number and abs(self.init_scale) <= _FLOAT32_MAX):
             raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
-        object.__setattr__(self, "init_scale", float(self.init_scale))  # of numpy's scalars
+        object.__setattr__(self, "init_scale", float(self.init_scale))  # maybe a numpy scalar
         if not isinstance(self.clip, Clip):
             raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
         object.__setattr__(self, "native", self._make_native())

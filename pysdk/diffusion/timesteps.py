@@ -19,7 +19,7 @@ from pysdk.checks import is_whole_number, whole_number
 from pysdk.errors import OptionError, OptionTypeError
 
 _DIGITS = 20
-"""Of a number in a respacing rule: more than any schedule has, less than Python refuses to read."""
+"""The most in a number of a respacing rule: more than any schedule needs, fewer than Python refuses to read."""
 
 Int64Array = NDArray[np.int64]
 Steps = int | str | Sequence[int] | Int64Array | None
@@ -38,7 +38,7 @@ def trailing(num_train_timesteps: int, steps: int) -> Int64Array:
     """round(T - i T / steps) - 1: always starts at T - 1.
 
     The float steps of `arange` decide how halves round, as in diffusers. There, rounding also lets `arange` run one too
-    far for some pairs (17 timesteps in 7 steps) and a timestep -1 follows; here exactly `steps` are taken.
+    far for some pairs (17 timesteps in 7 steps), to a timestep -1; here exactly `steps` are taken.
     """
     grid = np.arange(num_train_timesteps, 0, -(num_train_timesteps / steps))[:steps]
     return np.round(grid).astype(np.int64) - 1
@@ -93,7 +93,7 @@ def _spaced(num_train_timesteps: int, steps: int, spacing: str, offset: int) -> 
     if not 1 <= steps <= num_train_timesteps:
         raise OptionError(f"steps is {steps}, expected 1 to {num_train_timesteps}, the timesteps of the schedule")
     timesteps = SPACINGS[spacing](num_train_timesteps, steps)
-    low, high = int(timesteps[-1]) + offset, int(timesteps[0]) + offset  # of any size
+    low, high = int(timesteps[-1]) + offset, int(timesteps[0]) + offset  # Python's integers do not overflow
     if high >= num_train_timesteps or low < 0:
         raise OptionError(
             f"steps_offset is {offset}: timesteps {low} to {high} leave the {num_train_timesteps} timesteps of the "

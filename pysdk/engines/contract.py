@@ -6,7 +6,7 @@
              budget: Budget | None = None, trust: bool = False) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
-        Its memory is taken from `budget`; with `trust` it runs what could compute for ever. Raises EngineError and
+        Its memory is taken from `budget`; with `trust` it runs what could compute forever. Raises EngineError and
         MemoryLimitError.
     def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
         What is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a network on the CPU; None is what its engine does not count.
+    """What a network takes on the CPU; None where its engine does not count.
 
     Attributes:
         engine: its kind.
         runs: "network", or "classifier" for the one of classifier guidance.
-        batch_size: images of a call.
+        batch_size: images in a call.
         weights: bytes of weights in memory.
         network: bytes of activations and work space at that batch size, with all processors of this process.
-        multiplications: of one image and step.
+        multiplications: for one image and step.
         needs_trust: whether it runs only with `trust=True` (`--trust`).
         refused: why it does not run without it, or not at all; None if it does.
     """
@@ -51,7 +51,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def costs(plan: Plan) -> list[Cost]:
-    """Of every network of a plan that runs on the CPU, in the plan's order.
+    """What every network of a plan takes on the CPU, in the plan's order.
 
     Nothing is allocated. A damaged network is `refused`.
     """

@@ -22,9 +22,9 @@ from pysdk.plan.manifest import EngineInfo, ModelInfo
 
 VERSION = 1
 MAX_BYTES = 16 << 20
-"""Of native.json."""
+"""The most bytes in native.json."""
 MAX_OPS = 1 << 14
-"""And tensors; the largest networks have a tenth."""
+"""The most operations, and the most tensors; the largest networks have a tenth."""
 WORK_PER_WEIGHT = 1 << 16
 LEAST_WORK = 1 << 38
 """How much one image and step may cost: so many multiplications per weight in the files, or so many if that is more.

@@ -22,7 +22,7 @@ from pysdk.machine.processors import MAX_THREADS, default_threads
 from pysdk.onnx_file.model import CANONICAL, MAX_BYTES, read
 
 FILE = "features.onnx"
-"""Its name in a folder."""
+"""The file's name in a folder."""
 
 Answer = NDArray[np.floating[Any]] | tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 
@@ -35,18 +35,17 @@ _INPUTS = ("tensor(uint8)", "tensor(float)")
 class OnnxFeatures:
     """An extractor in an ONNX file, run by ONNX Runtime on the CPU.
 
-    Its one input takes images (n, C, H, W): their levels if it is uint8, the levels scaled to [-1, 1] if it is float32.
-    Of its outputs `features` (n, D) are the features and `logits` (n, K), if there are any, the class scores; a single
-    output may have any name.
+    Its one input takes images (n, C, H, W): as levels if it is uint8, scaled to [-1, 1] if it is float32. The output
+    `features` (n, D) has the features, `logits` (n, K), if there, the class scores; a single output may have any name.
 
     Args:
         path: the file, or a folder with `features.onnx` in it.
         threads: processors to use; by default all that this process may use.
         max_memory: bytes that its session may take; by default four fifths of what the system gives.
-        trust: take any operators, control flow and functions too; for files whose maker you know.
+        trust: accept any operators, control flow and functions too; for files whose maker you know.
 
     Raises:
-        DataError: there is no such file, or its inputs and outputs are others.
+        DataError: there is no such file, or its inputs or outputs differ.
         EngineError: it is refused by `pysdk.onnx_file`, as it would be in a plan, or by ONNX Runtime.
         MemoryLimitError: `max_memory` is too small; calls raise it too.
         OptionError: `threads` or `max_memory` is out of range.
@@ -103,7 +102,7 @@ class OnnxFeatures:
         """Features of uint8 (n, H, W, C), and class scores if the network has them.
 
         Raises:
-            DataError: it takes images of another shape, or gives something else than (n, D).
+            DataError: it takes images of another shape, or returns something other than (n, D).
             EngineError: it fails on them.
             MemoryLimitError: they need more than `max_memory`; give fewer.
             KeyboardInterrupt: within one node of the network.

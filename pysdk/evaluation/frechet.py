@@ -41,7 +41,7 @@ class Moments:
 
 
 class RunningMoments:
-    """Moments of features that come in parts: memory is D x D whatever their number.
+    """Moments of features that come in parts, in memory for D x D numbers, however many come.
 
     A part's own mean and scatter are merged into the whole's (Chan et al., 1979), so nothing cancels.
     """
@@ -55,7 +55,7 @@ class RunningMoments:
         """Take in features (n, D), n >= 0.
 
         Raises:
-            DataError: they are not of this shape, or D is not that of the ones before.
+            DataError: they have another shape, or another D than those before.
             NumericalError: a feature is NaN or infinite.
         """
         if features.ndim != 2 or (self.count and features.shape[1] != self._mean.size):
@@ -88,7 +88,7 @@ class RunningMoments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """d^2 of two normal distributions, 0 or more.
 
-    Both roots are of symmetric matrices, by their eigenvalues; those below 0 are rounding errors and count as 0.
+    Both roots are taken of symmetric matrices, by eigenvalues; negative ones are rounding errors and count as 0.
 
     Raises:
         DataError: the distributions have different dimensions.

@@ -1,4 +1,4 @@
-"""Samples kept in a folder while they are drawn, so that an evaluation that was stopped goes on where it was."""
+"""Samples kept in a folder while they are drawn, so that a stopped evaluation resumes where it was."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.datasets.npz import npz
 from pysdk.errors import DataError, OptionError
 from pysdk.files.atomic import atomic_file, make_folder
 from pysdk.files.regular_file import read_object, shown
-from pysdk.training.data import npz
 
 SETTINGS = "settings.json"
 CHUNK = 500
@@ -41,7 +41,7 @@ def collect(
         uint8 (n, H, W, C), n = chunk but for the last.
 
     Raises:
-        OptionError: the folder holds samples of other settings.
+        OptionError: the folder holds samples with other settings.
         DataError: a chunk is damaged.
     """
     settings = {**settings, "chunk": chunk}

@@ -20,7 +20,7 @@ SUBSETS = 100
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Mean and standard deviation over `subsets` random subsets of `subset_size` features of either set."""
+    """Mean and standard deviation over `subsets` pairs of random subsets with `subset_size` features each."""
 
     mean: float
     deviation: float
@@ -60,7 +60,7 @@ def kernel_distance(
         first, second: features (M, D) and (N, D).
         subsets: how many.
         subset_size: features of each set in one; by default 1000, or all of the smaller set if it has fewer.
-        seed: of the choice.
+        seed: makes the choice.
 
     Raises:
         OptionError: `subsets` is below 1, or `subset_size` outside [2, min(M, N)].

@@ -17,7 +17,7 @@ from pysdk.errors import DataError, OptionError
 
 NEIGHBOURS = 3
 _BLOCK = 1000
-"""Rows of the table of distances at a time."""
+"""Rows of the distance table computed at a time."""
 
 
 def precision_recall(

@@ -18,11 +18,11 @@ from pysdk.evaluation.sources import Source
 
 METRICS = ("frechet", "kernel", "precision-recall")
 KEPT = 10_000
-"""Features kept of a set for the metrics that need them one by one."""
+"""Features kept from a set for the metrics that need them one by one."""
 
 
 class Reservoir:
-    """A random choice of `size` features of a stream, every one equally likely (Vitter's algorithm R)."""
+    """A random choice of `size` features from a stream, all equally likely (Vitter's algorithm R)."""
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self._size, self._seen = size, 0
@@ -50,9 +50,9 @@ class Measured:
     Attributes:
         count: images.
         moments: mean and covariance of all their features.
-        kept: features of all or of a random choice of them, (n, D); None if they were not needed.
-        in_class: the share of images that the extractor puts in the class of their label, of all and of each class, if
-            it knows classes and they have labels.
+        kept: all features or a random choice of them, (n, D); None if they were not needed.
+        in_class: the share of images that the extractor puts in the class of their label, among all and for each
+            class, if it knows classes and they have labels.
     """
 
     count: int
@@ -75,9 +75,9 @@ def measure(
     Args:
         source: the images.
         extractor: gives their features.
-        keep: features to keep, 0 for none; of more images than this, a random choice.
+        keep: features to keep, chosen at random if there are more; 0 for none.
         batch_size: images at a time.
-        seed: of the choice.
+        seed: makes the choice.
         progress: whether to show a progress bar.
 
     Raises:
@@ -115,13 +115,20 @@ def measure(
 def class_shares(
     predicted: NDArray[np.int64], asked: NDArray[np.int64], names: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
-    """The share of images put in the class they should be in: of all, and of each class that occurs."""
+    """The share of images put in the right class: among all, and for each class that occurs."""
     right = predicted == asked
     labels = np.unique(asked).tolist()
     if names is not None and not 0 <= labels[0] <= labels[-1] < len(names):
         raise DataError(f"Labels go from {labels[0]} to {labels[-1]}, but there are {len(names)} class names.")
     each = {names[label] if names else str(label): float(right[asked == label].mean()) for label in labels}
     return {"all": float(right.mean()), "each": each}
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """OptionError unless all of them are of `METRICS`."""
+    unknown = sorted(set(metrics) - set(METRICS))
+    if unknown:
+        raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
 
 
 def compare(
@@ -138,18 +145,16 @@ def compare(
     Args:
         images: the set to judge.
         reference: the set to judge it by.
-        metrics: of `METRICS`; "kernel" and "precision-recall" use the features kept.
-        neighbours: k of precision and recall.
-        subset_size: of the kernel distance.
-        seed: of its subsets.
+        metrics: some of `METRICS`; "kernel" and "precision-recall" use the features kept.
+        neighbours: k for precision and recall.
+        subset_size: features in a subset for the kernel distance.
+        seed: draws the subsets.
 
     Raises:
         OptionError: a metric is unknown, or its option does not fit.
         DataError: the sets are too small, or of different features.
     """
-    unknown = sorted(set(metrics) - set(METRICS))
-    if unknown:
-        raise OptionError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(METRICS)}")
+    check_metrics(metrics)
     result: dict[str, Any] = {}
     if "frechet" in metrics:
         result["frechet_distance"] = frechet_distance(images.moments.moments(), reference.moments.moments())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,24 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.datasets.loading import load_dataset
+from pysdk.datasets.npz import MAX_NAMES
+from pysdk.datasets.picture_folder import picture_files, read_alike
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.gallery import collect
 from pysdk.files.array_file import Npz
 from pysdk.files.pictures import picture_shape
+from pysdk.files.regular_file import file_sha256
 from pysdk.request.request import resolve_labels
 from pysdk.sampler import Sampler
-from pysdk.training.data import MAX_NAMES, load, picture_files, read_alike
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 """uint8 (n, H, W, C) and the labels int64 (n,), or None."""
 
 BATCH_BYTES = 1 << 28
-"""Of images that are decoded at a time; fewer than asked for where they are large."""
+"""The most bytes of decoded images in a batch; large images come in smaller batches than asked for."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images that can be gone through, again and again.
+    """Images that can be read again and again.
 
     Attributes:
         name: what the user called them.
@@ -50,7 +52,7 @@ def open_source(name: str, split: str = "train", count: int | None = None) -> So
     Args:
         name: a folder of pictures (its sub-folders are classes), an .npz of uint8 (N, H, W[, C]) called `images` or
             `arr_0` (optionally with `labels`), or a data set as in `pysdk train`: "fashion-mnist", "cifar10:FOLDER".
-        split: of a data set.
+        split: the part of a data set.
         count: images to take.
 
     Raises:
@@ -65,7 +67,7 @@ def open_source(name: str, split: str = "train", count: int | None = None) -> So
     elif path.is_dir():
         source = _folder(path)
     else:
-        data = load(name, split)
+        data = load_dataset(name, split)
         images = data.images.transpose(0, 2, 3, 1)
         source = _array(f"{name}, {split}", images, data.labels, data.class_names)
     if count is None:
@@ -83,7 +85,7 @@ def plan_source(sampler: Sampler, count: int, seed: int = 0, *, work: Path | Non
         count: how many.
         seed: the gallery.
         work: folder that keeps them, see `pysdk.evaluation.gallery`; then they come in its chunks.
-        options: those of `Sampler.sample` that are one for all images, as JSON values.
+        options: keywords of `Sampler.sample` that are one for all images, as JSON values.
     """
     if count < 1:
         raise OptionError(f"the number of images is {count}, expected 1 or more")
@@ -97,8 +99,7 @@ def plan_source(sampler: Sampler, count: int, seed: int = 0, *, work: Path | Non
         if work is None:
             parts = (draw(start, min(size, count - start)) for start in range(0, count, size))
         else:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            parts = collect(draw, count, work, {"plan": digest, "seed": seed, **options})
+            parts = collect(draw, count, work, {"plan": file_sha256(path, DataError), "seed": seed, **options})
         start = 0
         for images in parts:
             numbers = np.arange(start, start + len(images), dtype=np.uint64)
@@ -132,7 +133,7 @@ def _first(source: Source, count: int) -> Source:
 
 
 def _bounded(size: int, shape: tuple[int, ...]) -> int:
-    """A batch size of which no batch has more than `BATCH_BYTES`."""
+    """A batch size whose batches have at most `BATCH_BYTES`."""
     return max(1, min(size, BATCH_BYTES // math.prod(shape)))
 
 
@@ -152,7 +153,7 @@ def _folder(folder: Path) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    """Reads its images in parts, also where they are compressed."""
+    """Reads its images in parts, even if they are compressed."""
     labels = class_names = None
     with Npz(path, DataError) as file:
         name = next((name for name in ("images", "arr_0") if name in file.names), None)

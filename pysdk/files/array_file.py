@@ -28,7 +28,7 @@ _HEADER = re.compile(
 )
 _MAX_HEADER = 1 << 16
 _MAX_DIRECTORY = 1 << 20
-"""Bytes of an archive's list of members."""
+"""The most bytes in an archive's list of members."""
 _DAMAGE = (
     OSError,
     ValueError,
@@ -43,7 +43,7 @@ _DAMAGE = (
 
 
 class Header(NamedTuple):
-    """What an array is."""
+    """Type, order and shape of an array."""
 
     dtype: np.dtype[Any]
     fortran: bool
@@ -62,7 +62,7 @@ class Npz:
         error: what is raised when it is missing, damaged or not such a file, here and by every method.
 
     Attributes:
-        names: of its arrays, without ".npy".
+        names: its arrays, without ".npy".
     """
 
     def __init__(self, path: str | os.PathLike[str], error: type[PysdkError]) -> None:
@@ -80,7 +80,7 @@ class Npz:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """What goes wrong inside becomes one sentence about the file."""
+        """Turns what goes wrong inside into one sentence about the file."""
         try:
             yield
         except _DAMAGE as reason:

@@ -1,4 +1,4 @@
-"""Writing files so that they are there in full or not at all: write beside the target, then rename."""
+"""Writes files in full or not at all: beside the target, then renamed."""
 
 import errno
 import os
@@ -61,14 +61,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             for name in files:
                 _sync_file(Path(folder, name))
             _sync_folder(Path(folder))
-        if target.exists():
-            target.rmdir()  # empty: Windows does not rename onto it
         part.path.rename(target)
         _sync_folder(target.parent)
 
 
 def check_target(path: str | os.PathLike[str], *, folder: bool = False) -> None:
-    """Raise what `atomic_file`, or `atomic_folder`, would raise at once; to be asked before long work.
+    """Raise at once what `atomic_file` or `atomic_folder` would raise; call it before long work.
 
     Raises:
         OutputError: `path` is no name, its folder is not there or must not be written to, or something else is there.
@@ -112,7 +110,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def _part(target: Path, *, is_folder: bool) -> Iterator[Part]:
-    """What is to become `target`: removed on any failure, like what others left when they were killed."""
+    """The part that becomes `target`; removed on any failure, like those that killed processes left."""
     with _explaining(target):
         remove_leftovers(target.parent)
         part = Part(target.parent, is_folder=is_folder)
@@ -127,7 +125,7 @@ def _part(target: Path, *, is_folder: bool) -> Iterator[Part]:
 
 @contextmanager
 def _explaining(target: Path) -> Iterator[None]:
-    """Say what an OSError means for `target`."""
+    """Turns an OSError into a sentence about `target`."""
     try:
         yield
     except OSError as error:
@@ -143,7 +141,7 @@ def _reason(target: Path, error: OSError) -> str:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows flushes only what is open for writing
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 

@@ -1,12 +1,13 @@
-"""Files being written carry a lock, so that what a killed process left behind is known from what still grows.
+"""A file being written carries a lock, which tells it from what a killed process left behind.
 
 A part is called `.pysdk-MACHINE-RANDOM.part` and is held with flock while it is written. A lock dies with its process:
 a part whose lock can be taken belongs to nobody. Locks are sure within one machine; on a folder that several share they
 are as good as its file system, so what another machine left, or this one before it was started again, is removed only
-when it has not changed for a day. Where there are no locks (Windows, some network folders) nothing is removed.
+when it has not changed for a day. Where there are no locks (some network folders) nothing is removed.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -18,16 +19,11 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 DAY = 24 * 3600
 """Seconds."""
 
 _PART = re.compile(r"\.pysdk-(?:([0-9a-f]{8})-)?[0-9a-f]{12}\.part")
-_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK
 _TRIES = 100
 
 
@@ -40,14 +36,14 @@ class Part:
 
     Attributes:
         path: its name.
-        descriptor: of a file, open for writing; whoever takes it closes it. None for a folder.
+        descriptor: the file, open for writing; whoever takes it closes it. None for a folder.
 
     Raises:
         OSError: it cannot be made.
     """
 
     def __init__(self, folder: Path, *, is_folder: bool = False) -> None:
-        for _ in range(_TRIES):  # who tidies up may take a new part before it is locked
+        for _ in range(_TRIES):  # another writer may remove a new part before it is locked
             self.path = folder / f".pysdk-{machine()}-{secrets.token_hex(6)}.part"
             self.descriptor = None if is_folder else _make_file(self.path)
             if is_folder:
@@ -74,18 +70,16 @@ class Part:
 
 @cache
 def machine() -> str:
-    """Eight digits for this machine since it was started, the same in all its containers."""
+    """Eight digits for this machine since it started, the same in all its containers."""
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
-        name = os.uname().nodename if hasattr(os, "uname") else ""
+        name = os.uname().nodename
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the parts in a folder that belong to nobody; whatever cannot be judged or removed stays."""
-    if fcntl is None:
-        return
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _PART.fullmatch(entry.name)
@@ -112,13 +106,11 @@ def _remove_if_dead(path: Path, *, here: bool) -> None:
 
 
 def _make_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _open_again(path: Path, descriptor: int | None) -> int | None:
-    """A descriptor that keeps the lock while the first one is closed; None where there are no locks, or no file."""
-    if fcntl is None:
-        return None
+    """A descriptor that keeps the lock while the first one is closed; None if there is no file."""
     if descriptor is not None:
         return os.dup(descriptor)
     with suppress(OSError):

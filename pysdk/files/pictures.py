@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NOT_READ = (".gif", ".tif", ".tiff")
-"""Suffixes of pictures that are refused by name."""
+"""Suffixes that are refused by name."""
 MAX_PIXELS = 1 << 26
-"""Of a picture: 8192x8192."""
+"""The most pixels in a picture: 8192x8192."""
 MAX_BYTES = 1 << 28
-"""Of its file."""
+"""The most bytes in its file."""
 MAX_SCANS = 64
-"""Of a JPEG; each costs a pass over all pixels."""
+"""The most scans in a JPEG; each costs a pass over all pixels."""
 
 MAX_CHUNKS = 100_000
-"""Of a PNG; writers make chunks of 8 KiB or more."""
+"""The most chunks in a PNG; writers make chunks of 8 KiB or more."""
 
 _PNG, _KEPT = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _SOI, _SOS, _EOI, _ADOBE = 0xD8, 0xDA, 0xD9, 0xEE
@@ -78,7 +78,7 @@ def picture_shape(path: str | os.PathLike[str], error: type[PysdkError]) -> tupl
 
 
 def _opened(path: str | os.PathLike[str], error: type[PysdkError]) -> Image:
-    """A picture of which only the header was read, of a size that can be decoded."""
+    """A picture whose header was read and whose size can be decoded."""
     from PIL import Image, UnidentifiedImageError
 
     if Path(path).suffix.lower() in NOT_READ:
@@ -105,7 +105,7 @@ def _opened(path: str | os.PathLike[str], error: type[PysdkError]) -> Image:
 
 
 def _without_applications(data: bytes) -> Iterator[bytes]:
-    """A JPEG without its application segments and comments, but Adobe's, which says how colours are stored."""
+    """A JPEG without comments and application segments, except Adobe's, which says how colours are stored."""
     yield data[:2]
     at, scans = 2, 0
     while at + 4 <= len(data):
@@ -130,7 +130,7 @@ def _without_applications(data: bytes) -> Iterator[bytes]:
 
 
 def _without_texts(data: bytes) -> Iterator[bytes]:
-    """A PNG of the chunks alone that say its pixels: no texts, profiles, EXIF or animation."""
+    """A PNG with only the chunks that say its pixels: no texts, profiles, EXIF or animation."""
     yield _PNG
     at = start = len(_PNG)
     for _ in range(MAX_CHUNKS):

@@ -1,10 +1,11 @@
-"""The one way to open a file that a user or a folder names: it is a regular file, and what is read of it is bounded.
+"""The one way to open a file that a user or a folder names: only a regular file, read up to a limit.
 
-A pipe would wait for a writer for ever, a device has no end, and a folder that came from strangers can hold either.
+A pipe would wait for a writer forever, a device has no end, and a stranger's folder can hold either.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ from pysdk.errors import PysdkError
 
 MAX_JSON = 4 << 20
 """Bytes of a configuration."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _SHOWN = 160
 _KINDS = (
     (stat.S_ISDIR, "folder"),
@@ -69,6 +70,15 @@ def read_file(path: str | os.PathLike[str], limit: int, error: type[PysdkError])
     return data
 
 
+def file_sha256(path: str | os.PathLike[str], error: type[PysdkError]) -> str:
+    """SHA-256 of a regular file of any size in hex, read in parts. `error` as `open_file`."""
+    with open_file(path, error) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except OSError as reason:
+            raise error(f"{shown(path)} cannot be read: {reason.strerror or reason}.") from None
+
+
 def read_object(path: str | os.PathLike[str], error: type[PysdkError], limit: int = MAX_JSON) -> dict[str, Any]:
     """The object in a JSON file. `error` as `read_file`, or if it holds anything else."""
     data = read_file(path, limit, error)
@@ -81,14 +91,6 @@ def read_object(path: str | os.PathLike[str], error: type[PysdkError], limit: in
     if not isinstance(found, dict):
         raise error(f"{shown(path)} holds a {type(found).__name__}, expected a JSON object.")
     return found
-
-
-def machine_memory() -> int:
-    """Bytes of memory this machine has; 16 GiB where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 16 << 30
 
 
 def _kind(path: str | os.PathLike[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Evaluating the variational bound of a plan on images: arguments in, `Likelihood` out."""
+"""Evaluates the variational bound of a plan on images: arguments in, `Likelihood` out."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Likelihood:
 
     @property
     def standard_error(self) -> float:
-        """Of `bits_per_dim`, from the spread between images; NaN for one image.
+        """The standard error of `bits_per_dim`, from the spread between images; NaN for one image.
 
         A subset's timesteps are common to all images; their own error is not in it.
         """
@@ -121,7 +121,7 @@ def make_question(
     numbers = np.arange(len(pixels), dtype=np.uint64) + np.uint64(first)
     if model.prediction_type not in ("epsilon", "sample", "v_prediction"):
         raise OptionError(
-            f"{model.name!r} predicts {model.prediction_type!r}; the bound is that of a DDPM, for 'epsilon', 'sample' "
+            f"{model.name!r} predicts {model.prediction_type!r}; the bound is a DDPM's, for 'epsilon', 'sample' "
             "and 'v_prediction'"
         )
     if labels is None and model.num_classes is not None:
@@ -172,7 +172,7 @@ def answer(
         engine: the network.
         batch_size: images in one network call.
         padded: whether every call must have this size.
-        threads: of everything but the network.
+        threads: for everything but the network.
         advance: runs a native chain to its end; its second argument is how many images are done.
         take: `pysdk.runtime.cpu.Executor.take`; what is taken is given back at the end.
 
@@ -240,7 +240,7 @@ def _checked_images(images: object, model: ModelInfo) -> NDArray[np.uint8]:
     channels, height, width = model.shape
     dtype = getattr(images, "dtype", type(images).__name__)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        raise OptionTypeError(f"images are {dtype}, expected a uint8 array: the likelihood is that of 8-bit levels")
+        raise OptionTypeError(f"images are {dtype}, expected a uint8 array: the likelihood is defined for 8-bit levels")
     if images.ndim != 4 or images.shape[1:] != (height, width, channels):
         raise OptionError(
             f"images have shape {images.shape}, but {model.name!r} needs (N, {height}, {width}, {channels})"

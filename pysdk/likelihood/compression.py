@@ -31,7 +31,7 @@ class Curve:
     """Means over images; K steps and the end.
 
     Attributes:
-        timesteps: of x_t, descending, and -1 for the image itself, int64 (K + 1,).
+        timesteps: those of x_t, descending, and -1 for the image itself, int64 (K + 1,).
         rate: bits per dimension sent until then, rising, float64 (K + 1,).
         distortion: root mean squared error on [0, 255], float64 (K + 1,), the last 0.
         images: how many.
@@ -44,10 +44,10 @@ class Curve:
 
 
 def compression_curve(likelihood: Likelihood) -> Curve:
-    """The curve of a bound of which all terms were evaluated.
+    """The curve of a bound with all its terms.
 
     Raises:
-        OptionError: only a subset of them was.
+        OptionError: only a subset of them was evaluated.
     """
     if (likelihood.weights != 1).any():
         raise OptionError(

@@ -63,11 +63,11 @@ def make_terms(
         timesteps: those of the reverse process, descending, int64 (K,); the process is respaced to them
             (iDDPM, section 4).
         prediction_type: how the network is read.
-        variance: of p(x_{t-1} | x_t): "small" (beta_tilde), "large" (beta) or "learned" (iDDPM, eq. 15), or diffusers'
-            names for them. The decoder has beta_tilde of the step after it for both fixed ones, as in the code of both
-            papers.
+        variance: for p(x_{t-1} | x_t): "small" (beta_tilde), "large" (beta) or "learned" (iDDPM, eq. 15), or
+            diffusers' names for them. For both fixed ones the decoder has beta_tilde of the step after it, as in the
+            code of both papers.
         count: network calls, 2..K; see `stratified`.
-        seed: of the choice.
+        seed: makes the choice.
 
     Raises:
         OptionError: the variance is none of these, or `count` is out of range.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +54,10 @@ def device(index: int = 0) -> CudaDevice:
 
 def _driver() -> Any:
     """libcuda, whose functions are looked up by name."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        return ctypes.CDLL(name)
+        return ctypes.CDLL("libcuda.so.1")
     except OSError:
-        raise EngineError(f"there is no NVIDIA driver on this machine ({name} was not found)") from None
+        raise EngineError("there is no NVIDIA driver on this machine (libcuda.so.1 was not found)") from None
 
 
 def _check(driver: Any, status: int, what: str) -> None:

@@ -1,8 +1,7 @@
-"""Ctrl-C while foreign code runs: calls that can be left, and commands that end with one line."""
+"""Ctrl-C while foreign code runs: calls that can be left, and what it made of the interrupt."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -15,10 +14,6 @@ _Result = TypeVar("_Result")
 
 _WAIT = 0.02
 """Seconds without a look at signals."""
-
-MESSAGE = "interrupted"
-CODE = 130
-"""Of a process that Ctrl-C ended."""
 
 
 def interruptible(work: Callable[[], _Result], cancel: Callable[[], object]) -> _Result:
@@ -104,23 +99,6 @@ def noted_interrupts() -> Iterator[Noted]:
     finally:
         if signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, before)
-
-
-def leave_at_once() -> None:
-    """Until `as_usual`, Ctrl-C ends the process with one line: for imports, which leave nothing half done."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"{MESSAGE}\n".encode())
-        os._exit(CODE)
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end)
-
-
-def as_usual() -> None:
-    """Undo `leave_at_once`."""
-    if getattr(signal.getsignal(signal.SIGINT), "__module__", None) == __name__:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ending() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pysdk.checks import whole_number
 from pysdk.errors import MemoryLimitError
 
 SHARE = 0.8
-"""Of what the system gives, what a sampler takes at most unless it is told otherwise."""
+"""The default share of what the system gives that a sampler may take."""
 
 
 def given(root: Path = Path("/")) -> int:
@@ -29,9 +30,7 @@ def default_limit() -> int:
 def _limits(root: Path) -> Iterator[int]:
     with suppress(AttributeError, ValueError, OSError):  # not every system knows these names
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(ImportError, AttributeError, OSError):
-        import resource
-
+    with suppress(OSError):
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
             soft, _ = resource.getrlimit(kind)
             if soft != resource.RLIM_INFINITY:

@@ -1,4 +1,4 @@
-"""An ONNX file, read and checked: what is in it can name no file, and has the size it claims."""
+"""An ONNX file, read and checked: nothing in it names a file, and everything has the size it claims."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pysdk.onnx_file.tensors import Place
 from pysdk.onnx_file.wire import Message
 
 MAX_BYTES = 2**31 - 1
-"""Of one protobuf."""
+"""The most bytes that one protobuf can have."""
 
 CANONICAL = 'a file of yours becomes one with `python -c \'import onnx; onnx.save(onnx.load("X.onnx"), "Y.onnx")\'`'
-"""Added where people give files of their own."""
+"""Added to messages where people give their own files."""
 
 READS_FILES = {"EPContext"}
 """Operators whose attributes name files."""
@@ -42,10 +42,10 @@ class OnnxFile:
     """A file that was read completely.
 
     Attributes:
-        data: the file; give ONNX Runtime these bytes, and no others that were not read.
+        data: the file; give ONNX Runtime these bytes, and none that were not read.
         model: its ModelProto.
         messages: all messages in it, by kind.
-        places: where network.data has tensors, by name.
+        places: the tensors in network.data, by name.
     """
 
     data: bytes
@@ -72,7 +72,7 @@ def read(data: bytes | memoryview, size: int | None = None) -> OnnxFile:
 
     Raises:
         EngineError: it is not written as protobuf writes ONNX, names a file, or a tensor has another size than its
-            shape. Files that the package onnx wrote are taken: `onnx.save(onnx.load(path), path)` makes them so.
+            shape. The package onnx writes files as they should be: `onnx.save(onnx.load(path), path)`.
     """
     if len(data) > MAX_BYTES:
         raise EngineError(f"the network has {len(data)} bytes, more than one ONNX file can have, {MAX_BYTES}")
@@ -119,7 +119,7 @@ def _check(model: Message, messages: Messages, data: bytes, size: int | None) ->
 
 
 def _once(what: str, names: list[str]) -> None:
-    """ValueError if a name is there twice: one reader would take the first, another the last."""
+    """ValueError if a name occurs twice: one reader would take the first, another the last."""
     if len(set(names)) != len(names):
         twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"it has two {what} {twice[:100]!r}")

@@ -1,7 +1,7 @@
-"""What a network of a stranger may be made of: operators that exporters of denoisers and of feature networks write.
+"""The operators that a stranger's network may have: those that exporters of denoisers and feature networks write.
 
-Each of them ends, in a time that its inputs and its output bound, and opens nothing. Control flow and functions are not
-among them: with a Loop, or functions that call each other, a file of 2 kB computes for ever.
+Each ends, in a time that its inputs and its output bound, and opens nothing. Control flow and functions are not among
+them: with a Loop, or functions that call each other, a file of 2 kB computes forever.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pysdk.errors import EngineError
 from pysdk.onnx_file.model import OnnxFile
 
 MAX_NODES = 50_000
-"""The largest networks have less than half; ONNX Runtime may need a second to see that loading so many is cancelled."""
+"""The largest networks have less than half; ONNX Runtime may take a second to cancel loading so many."""
 
 DOMAINS = {"", "ai.onnx"}
-"""ONNX's own, by both its names. No builder of ours writes operators of another."""
+"""ONNX's own domain, by both its names. Our builders write operators of no other."""
 
 _GROUPS = {
     "constants, and what the exporters of torch make of sizes": """
@@ -50,12 +50,12 @@ def check(file: OnnxFile) -> None:
     reason = unusual(file)
     if reason is not None:
         raise EngineError(
-            f"the network has {reason}, which can compute for ever; give trust=True (--trust) if you know who made it"
+            f"the network has {reason}, which can compute forever; give trust=True (--trust) if you know who made it"
         )
 
 
 def unusual(file: OnnxFile) -> str | None:
-    """What a network has that is run only for those who trust it, or None."""
+    """The part of a network that runs only for those who trust it, or None."""
     nodes = file.messages["NodeProto"]
     if len(nodes) > MAX_NODES:
         return f"{len(nodes):,} nodes, more than {MAX_NODES:,}"

@@ -18,13 +18,13 @@ class Field(NamedTuple):
     """A field of a message.
 
     Attributes:
-        number: of the field.
-        name: of the field.
-        kind: int32, int64, uint64, float, double, bytes, string (UTF-8), or what message is in it.
+        number: what identifies it in the bytes.
+        name: what onnx.proto calls it.
+        kind: int32, int64, uint64, float, double, bytes, string (UTF-8), or the message in it.
         many: it may occur more than once.
         packed: all its numbers stand in one piece of bytes.
-        below: its number is less than this; those of an enum.
-        one_of: of the fields of a message with this name, one may be there.
+        below: an enum's numbers are less than this.
+        one_of: among a message's fields with this name, only one may occur.
     """
 
     number: int
@@ -37,7 +37,7 @@ class Field(NamedTuple):
 
     @property
     def tag(self) -> int:
-        """What stands before each of its values."""
+        """The number that stands before each of its values."""
         return self.number << 3 | (BYTES if self.packed else _WIRE_TYPES.get(self.kind, BYTES))
 
 
@@ -163,4 +163,4 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
         Field(3, "denotation", "string"),
     ),
 }
-"""Of each message, its fields in the order of their numbers, which is the order they are written in."""
+"""The fields of each message, ascending by number, which is the order in which they are written."""

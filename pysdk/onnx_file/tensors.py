@@ -1,7 +1,7 @@
 """The constant tensors of an ONNX file: each has its values in the file itself, as many as its shape says.
 
-A network that is too large for one protobuf has its large weights in the plan's `network.data`. They are named there
-in ONNX's form for external data, whose location can be nothing else.
+A network that is too large for one protobuf has its large weights in the plan's `network.data`. It refers to them in
+ONNX's form for external data, whose location can be nothing else.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pysdk.onnx_file.wire import Message
 from pysdk.plan.manifest import NETWORK_DATA_NAME
 
 ALIGNMENT = 64
-"""Of tensors in network.data."""
+"""Tensors in network.data start at multiples of this many bytes."""
 
 DTYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
-"""Of tensors in network.data, by their number in TensorProto.DataType."""
+"""The types of tensors in network.data, by number in TensorProto.DataType."""
 
 MAX_RANK = 16
 
 _BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16}
 _BITS |= {17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8}
-"""Of one number, by its type in TensorProto.DataType. Not taken: text (8), complex numbers, types of 2 and 6 bits."""
+"""The bits of a number, by type in TensorProto.DataType. Refused: text (8), complex numbers, types of 2 and 6 bits."""
 
 _FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 """Where protobuf's own numbers stand, by type; those of 32 bits and fewer in int32_data."""
@@ -52,7 +52,7 @@ def check(tensor: Message, data: bytes, initializer: bool, size: int | None) -> 
         size: bytes of network.data; None if there is none.
 
     Raises:
-        ValueError: a clause on what is wrong; it lies elsewhere, or has more or fewer values than its shape says.
+        ValueError: it lies elsewhere, or has more or fewer values than its shape says; the message is a clause.
     """
     who, kind, dims = f"tensor {tensor.get('name', '')[:100]!r}", tensor.get("data_type", 0), tensor.get("dims", [])
     if kind not in _BITS:

@@ -1,10 +1,10 @@
 """Protobuf messages in the one form that protobuf's own writers give them; any other bytes are refused.
 
 Fields in ascending order, each at most once unless it may repeat; numbers in as few bytes as they need; packed numbers
-in one piece; UTF-8 where the schema says text; nothing that the schema does not have. Writing what was read again would
-give the same bytes, so that two readers which forgive different things cannot see two things in one file.
+in one piece; UTF-8 where the schema says text; nothing that is not in the schema. Writing a file again would give
+the same bytes, so two readers that forgive different things cannot see two things in one file.
 
-Time and memory go by the number of fields, which is bounded: weights are passed over, not copied.
+Time and memory grow with the number of fields, which is bounded: weights are passed over, not copied.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Message: TypeAlias = dict[str, Any]
 """A message's fields by name: int, float, str, a message, `slice` for where bytes are, or a list of these."""
 
 MAX_FIELDS = 1_000_000
-"""Of a file; large U-Nets and transformers have a tenth of that."""
+"""The most fields in a file; large U-Nets and transformers have a tenth."""
 
 MAX_DEPTH = 64
-"""Messages in one another; a graph in a graph is three deeper."""
+"""How deep messages may be nested; a graph in a graph is three deeper."""
 
 _CHUNK = 1 << 20
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")

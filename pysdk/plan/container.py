@@ -13,9 +13,9 @@ from pysdk.plan.manifest import MANIFEST_NAME, MAX_MEMBERS, NAME_PATTERN
 
 ALIGNMENT = 64
 MAX_FILE_BYTES = 2**32 - 2
-"""One below the value that marks zip64, which is not used."""
+"""One less than the value that marks zip64, which is not used."""
 MAX_MEMBER_BYTES = MAX_FILE_BYTES - (1 << 23)
-"""Of all members together: the rest is room for the manifest and the headers."""
+"""The most bytes in all members together; the rest is room for the manifest and the headers."""
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")

@@ -55,7 +55,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     prediction_type: Literal["epsilon", "sample", "v_prediction", "edm"] = "epsilon"
     """"edm" is F of EDM's preconditioning; it and "sample" can be read from a network of sigma."""
     whole_timesteps: bool = False
-    """The network takes its timestep as an integer: levels between two timesteps cannot be asked for."""
+    """The network takes its timestep as an integer: there are no levels between two timesteps."""
     variance_type: Literal["fixed_small", "fixed_large", "learned_range"] = "fixed_small"
     """The reverse variance the network was trained for."""
     value_range: tuple[Bounded, Bounded] = (-1.0, 1.0)
@@ -83,7 +83,7 @@ class EdmInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ScheduleInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The forward process. JSON numbers are the shortest that read back to the same float64."""
+    """The forward process. JSON numbers are the shortest that read back as the same float64."""
 
     name: Word
     betas: (
@@ -112,7 +112,7 @@ class ScheduleInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ClipInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to the denoised estimate: nothing, clamp to [-limit, limit], or dynamic threshold."""
+    """What happens to the raw estimate: nothing, clamp to [-limit, limit], or dynamic threshold."""
 
     kind: Literal["none", "clamp", "dynamic"] = "clamp"
     limit: Annotated[float, Meta(gt=0.0, le=1e9)] = 1.0
@@ -122,7 +122,7 @@ class ClipInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DefaultsInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `sample()` does when it is not told: None leaves the choice to the solver."""
+    """What `sample()` does unless told; None leaves the choice to the solver."""
 
     solver: Word = "ddpm"
     steps: Annotated[int, Meta(ge=1, le=1_000_000)] | Respacing | None = None
@@ -139,25 +139,25 @@ class EngineInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Word
     """Name of the engine in pysdk's registry."""
     member: MemberName
-    """The file of the plan it is in."""
+    """Its file in the plan."""
     data: Annotated[tuple[MemberName, ...], Meta(max_length=MAX_MEMBERS - 1)] = ()
-    """Other files of the plan it reads, e.g. its weights."""
+    """Other files of the plan that it reads, e.g. its weights."""
     precision: Word
     batch_size: Batch
-    """Images of one call of the network; a guided chain runs pairs, so half as many images."""
+    """Images in one call of the network; a guided chain runs pairs, so half as many."""
     batches: tuple[Batch, Batch] | None = None
     """Smallest and largest number of images that one call takes; None for any."""
     batch_invariant: bool = False
     """Whether an image had the same bits in all smaller batches and with all numbers of threads tried when it was
     built. If not, every call runs at `batch_size` and the last one is padded."""
     names: Annotated[dict[Word, Line], Meta(max_length=4)] = {}
-    """What the engine calls inputs and output, where it is not what `network.onnx` calls them."""
+    """The engine's names of inputs and output, where they differ from those in `network.onnx`."""
     requires: Annotated[dict[Word, Line], Meta(max_length=64)] = {}
     """What the machine must have, e.g. {"compute_capability": "9.0"}."""
     seconds_per_step: Annotated[float, Meta(gt=0.0, le=1e6)] | None = None
-    """Measured when it was built, on the machine that built it."""
+    """Measured on the machine that built it."""
     max_abs_error: Annotated[float, Meta(ge=0.0, le=1e9)] | None = None
-    """Largest difference to the float32 network that was measured when it was built."""
+    """Largest difference from the float32 network, measured when it was built."""
     tuned: bool | None = None
     """Whether tactics and engines were timed on the machine that built it; None in plans that do not say."""
     notes: Text = ""
@@ -172,11 +172,11 @@ class ClassifierInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Line
     member: MemberName = CLASSIFIER_NAME
     num_classes: Annotated[int, Meta(ge=1, le=1_000_000)]
-    """That of the model, if it has classes: both read the same labels."""
+    """The model's, if it has classes: both read the same labels."""
     batch_invariant: bool = False
     """As for an engine."""
     max_abs_error: Annotated[float, Meta(ge=0.0, le=1e9)] | None = None
-    """Largest difference to torch's own gradient that was measured when it was built."""
+    """Largest difference from torch's own gradient, measured when it was built."""
 
 
 class MemberInfo(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,7 +191,7 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     format_version: Annotated[int, Meta(ge=0, le=2**31)] = FORMAT_VERSION
     numerics_version: Annotated[int, Meta(ge=1, le=2**31)] = 1
-    """Of the native arithmetic it was built and checked with; plans that do not say are of version 1."""
+    """The native arithmetic it was built and checked with; plans that do not say have version 1."""
     pysdk_version: Line
     created_by: Line = "pysdk"
     model: ModelInfo
@@ -253,7 +253,7 @@ def _clause(error: Exception) -> str:
 
 
 def _check_relations(manifest: Manifest) -> None:
-    """What must hold between fields, beyond the type of each."""
+    """Checks what must hold between fields, beyond the type of each."""
     model, members, classifier = manifest.model, manifest.members, manifest.classifier
     expected = model.shape[0] * (2 if model.variance_type == "learned_range" else 1)
     labels, (lowest, highest) = model.num_classes, model.value_range

@@ -1,4 +1,4 @@
-"""Reading and checking plans: one file with the network, its schedule and its compiled engines."""
+"""Reads and checks plans: one file with the network, its schedule and its compiled engines."""
 
 import hashlib
 import mmap
@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from pysdk.engines.cost import costs
 from pysdk.errors import OptionError, OptionTypeError, PlanError, PlanNotFoundError
 from pysdk.plan.container import Entry, read_entries
 from pysdk.plan.manifest import (
@@ -32,10 +31,9 @@ _SECONDS = 0.005  # a reader takes no more memory in that time than a few chunks
 class Plan:
     """An open plan: `manifest`, checked, and its members, mapped from the file without a copy.
 
-    Only `manifest.json` is read when the plan is opened. A member's checksum is verified when it is first asked for.
-    Nothing in a plan is executed or unpickled. The views stay valid after `close()`, which only gives up the plan's own
-    hold on the file. Replacing the file (as every writer of pysdk does) leaves an open plan alone; truncating it in
-    place does not.
+    Opening reads only `manifest.json`; a member's checksum is verified when it is first asked for. Nothing in a plan is
+    executed or unpickled. Views stay valid after `close()`, which only gives up the plan's own hold on the file.
+    Replacing the file (as every writer of pysdk does) leaves an open plan alone; truncating it in place does not.
     """
 
     path: Path
@@ -100,10 +98,10 @@ class Plan:
 
     @contextmanager
     def verifying(self, names: Sequence[str]) -> Iterator[list[memoryview]]:
-        """Members as `member` returns them, whose checksums are verified on another thread while the body reads them.
+        """Members as `member` returns them; another thread verifies their checksums while the body reads them.
 
-        Only for a body that takes any bytes without harm, e.g. plain numbers. Memory that the file took meanwhile is
-        given back to the system; what is read again comes from the file.
+        Only for a body that takes any bytes without harm, e.g. plain numbers. The file's memory goes back to the system
+        meanwhile; what is read again comes from the file.
 
         Raises:
             OptionError, PlanError: as `member`; a wrong checksum when the body ends, whatever it raised itself.
@@ -142,7 +140,7 @@ class Plan:
                 raise failures[0] from None
 
     def unverified(self, name: str) -> memoryview:
-        """As `member`, but its checksum is not verified: for what asks for the size alone."""
+        """As `member`, without verifying its checksum: for callers that need only the size."""
         return self._view(name)
 
     def _view(self, name: str) -> memoryview:
@@ -169,7 +167,7 @@ class Plan:
         self._verified.add(name)
 
     def _give_back(self) -> None:
-        """Let go of the file's pages in this process's memory; they come back when they are read again."""
+        """Lets go of the file's pages in this process's memory; reading them again brings them back."""
         file = self._file
         if file is not None and len(file) > _CHUNK and hasattr(mmap, "MADV_DONTNEED"):
             file.madvise(mmap.MADV_DONTNEED)
@@ -184,13 +182,15 @@ class Plan:
 
         Under "costs" is a `pysdk.engines.cost.Cost` of every network that runs on the CPU.
         """
+        from pysdk.engines.cost import costs  # the one thing here that engines know
+
         plain: dict[str, Any] = msgspec.to_builtins(self.manifest)
         betas, edm = plain["schedule"].pop("betas"), plain["schedule"].pop("edm")
         plain["schedule"] |= edm or {"num_timesteps": len(betas), "first_beta": betas[0], "last_beta": betas[-1]}
         return {"path": str(self.path), "size": self.size, **plain, "costs": msgspec.to_builtins(costs(self))}
 
     def summary(self) -> str:
-        """What `describe` says that a person wants to know, one line each, for a terminal."""
+        """The part of `describe` that a person wants to know, one line each, for a terminal."""
         model, schedule, defaults = self.manifest.model, self.manifest.schedule, self.manifest.defaults
         channels, height, width = model.shape
         classes = f", {model.num_classes} classes" if model.num_classes else ""
@@ -261,7 +261,7 @@ def _map(path: Path) -> mmap.mmap:
             raise PlanError(f"plan {str(path)!r} is a folder, expected a file; give the path of the .plan file in it")
         if not path.exists():
             raise PlanNotFoundError(f"there is no plan at {str(path)!r}; build one with `pysdk build`")
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             raise PlanError(f"plan {str(path)!r} is a pipe or a device, expected a file; copy it to a file first")
         with path.open("rb") as file:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:

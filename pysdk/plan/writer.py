@@ -1,4 +1,4 @@
-"""Writing plans, whole or not at all."""
+"""Writes plans, whole or not at all."""
 
 import hashlib
 import os
@@ -16,15 +16,11 @@ from pysdk.plan.manifest import (
     MANIFEST_NAME,
     MAX_MEMBERS,
     NAME_PATTERN,
-    NETWORK_DATA_NAME,
-    NETWORK_NAME,
-    EngineInfo,
     Manifest,
     MemberInfo,
     encode_manifest,
     parse_manifest,
 )
-from pysdk.plan.reader import Plan
 
 Source = bytes | bytearray | memoryview | Path
 """Where a member's bytes come from: memory, or a file that is copied."""
@@ -35,7 +31,7 @@ _CHUNK = 1 << 22
 def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mapping[str, Source]) -> Manifest:
     """Write a plan, whole or not at all, and return the manifest as written (`members` and versions filled in).
 
-    The same manifest and members give the same bytes. What is written is checked as strictly as what is read.
+    The same manifest and members give the same bytes. Writing checks as strictly as reading.
 
     Raises:
         OptionError: `Plan.open` would refuse it, it is too big, or a member's file cannot be read.
@@ -64,19 +60,8 @@ def write_plan(path: str | os.PathLike[str], manifest: Manifest, members: Mappin
     return parse_manifest(head)
 
 
-def add_engine(path: str | os.PathLike[str], engine: EngineInfo, source: Source) -> Manifest:
-    """Put an engine into a plan, first in the list, in place of what used the same member. Errors as `write_plan`."""
-    if engine.member in (NETWORK_NAME, NETWORK_DATA_NAME):
-        raise OptionError(f"an engine cannot replace {engine.member}; write a new plan for a new network")
-    with Plan.open(path) as plan:
-        others = tuple(other for other in plan.manifest.engines if other.member != engine.member)
-        manifest = msgspec.structs.replace(plan.manifest, engines=(engine, *others))
-        members: dict[str, Source] = {name: plan.member(name) for name in manifest.members}
-        return write_plan(path, manifest, {**members, engine.member: source})
-
-
 def _measure(name: str, source: Source) -> tuple[MemberInfo, int]:
-    """Size, SHA-256 and CRC-32 of a member to be."""
+    """Size, SHA-256 and CRC-32 of a future member."""
     if not re.match(NAME_PATTERN, name):
         raise OptionError(f"a member cannot be named {name!r}; use lower-case letters, digits and . _ - only")
     size, crc, digest = 0, 0, hashlib.sha256()

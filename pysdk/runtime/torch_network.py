@@ -83,7 +83,7 @@ class TorchNetwork:
                 torch.no_grad(),
                 torch.cuda.device(device),
                 torch.cuda.use_mem_pool(pool),  # type: ignore[arg-type]
-                torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)),  # type: ignore[no-untyped-call]
+                torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)),
             ):
                 torch.clear_autocast_cache()  # casts of weights belong into the capture
                 made = network(*inputs)

@@ -6,7 +6,7 @@ N = sqrt(1 - abar), a row reads the network's output f as an estimate of the dat
 
     r = p x + q f        D = clip(r)        x' = a x + b D + h r + c1 d1 + c2 d2 + g y + s z
 
-Every file of this folder is imported and registers its solvers with `@solver`.
+Importing this package imports every file in it; each registers its solvers with `@solver`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 DEFAULT_CLIP = Clip.clamp(1.0)
-"""For data in [-1, 1]."""
+"""The default of solvers, for data in [-1, 1]."""
 
 LEVEL_OPTIONS: dict[str, Any] = {"sigmas": None, "sigma_min": None, "sigma_max": None, "rho": None}
 """Options of every solver in sigma, see `pysdk.diffusion.noise_levels.make_levels`."""
@@ -78,9 +78,9 @@ def make_table(
         solver_name: one of `SOLVERS`.
         schedule: the forward process the network was trained on.
         steps, spacing, steps_offset: which timesteps are visited; see `pysdk.diffusion.timesteps.make_timesteps`.
-        prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction"; of a
+        prediction_type: what the network's output is: "epsilon" (the noise), "sample" (x_0) or "v_prediction"; for a
             network of sigma, "edm" or "sample".
-        options: those of the solver; see its docstring. Solvers in sigma take sigmas, sigma_min, sigma_max and rho too;
+        options: the solver's; see its docstring. Solvers in sigma take sigmas, sigma_min, sigma_max and rho too;
             see `pysdk.diffusion.noise_levels.make_levels`.
 
     Raises:

@@ -38,8 +38,8 @@ def ddim(
     Args:
         eta: in [0, 1].
         use_clipped_model_output: eps from the clipped estimate D, so that x, D and eps agree, instead of from r.
-        set_alpha_to_one: abar_s of the last row is 1 and the chain ends on D; if False it is abar at timestep 0, the
-            chain ends with that little noise left.
+        set_alpha_to_one: abar_s in the last row is 1 and the chain ends on D; if False it is abar at timestep 0, and
+            that little noise stays.
         prev_timestep: the timestep s that a row steps to: the "next" one visited, or, as in diffusers, the one a
             "stride" of T // K below t, which another spacing than "leading" may not visit; after the last if negative.
         clip: what is done to the estimate of x_0.
@@ -54,7 +54,7 @@ def ddim(
     final = 1.0 if set_alpha_to_one else schedule.alphas_cumprod[0]
     abar_s = np.where(following >= 0, schedule.alphas_cumprod[following], final)
     p, q = read_output(prediction_type, abar_t)
-    share = (1 - abar_t / abar_s) / (1 - abar_t)  # of N_s^2, renewed by fresh noise at eta 1; rounding keeps it <= 1
+    share = (1 - abar_t / abar_s) / (1 - abar_t)  # the part of N_s^2 that eta 1 renews; rounding keeps it <= 1
     rho = eta * np.sqrt((1 - abar_s) * share)
     direction = np.sqrt((1 - abar_s) * (1 - eta**2 * share))  # N_s^2 - rho^2, never negative
     from_xt = direction / np.sqrt(1 - abar_t)

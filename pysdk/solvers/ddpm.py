@@ -25,7 +25,7 @@ VARIANCES = {
     "fixed_large": "large",
     "learned_range": "learned",
 }
-"""The names of DDPM's variances, ours and diffusers', to ours."""
+"""Names of DDPM's variances, ours and diffusers', to ours."""
 
 _SMALLEST_VARIANCE = 1e-20
 """diffusers' stand-in for a beta_tilde of 0."""

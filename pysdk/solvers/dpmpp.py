@@ -1,4 +1,4 @@
-"""DPM-Solver++: exponential integrators of the data estimate, multistep, as an ODE or an SDE.
+"""DPM-Solver++: exponential integrators for the data estimate, multistep, as an ODE or an SDE.
 
 Written for x/S (`pysdk.diffusion.noise_levels`) with lambda = -log(sigma), h = lambda' - lambda, r = h_before/h.
 
@@ -54,7 +54,7 @@ def dpmpp_3m(levels: Levels, *, solver_type: str = "midpoint", clip: Clip = DEFA
     (diffusers' `lower_order_final=False`).
 
     Args:
-        solver_type: of the second row, see `dpmpp_2m`.
+        solver_type: for the second row; see `dpmpp_2m`.
         clip: what is done to the estimate of x_0.
     """
     check_choice("solver_type", solver_type, SOLVER_TYPES)
@@ -106,7 +106,7 @@ def _multistep(
         D_1 = e_0 + (e_0 - e_1) r_0/(r_0 + r_1)        D_2 = (e_0 - e_1)/(r_0 + r_1)
     """
     count = len(levels)
-    h = np.diff(-np.log(levels.sigmas[:-1]))  # of all rows but the last
+    h = np.diff(-np.log(levels.sigmas[:-1]))  # for all rows but the last
     u = (1 + eta) * h
     a, b, c1, c2, s = (np.zeros(count) for _ in range(5))
     a[:-1], b[:-1] = np.exp(-u), -np.expm1(-u)

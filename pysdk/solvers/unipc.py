@@ -19,7 +19,7 @@ SOLVER_TYPES = ("bh2", "bh1")
 
 @solver
 def unipc(levels: Levels, *, solver_type: str = "bh2", clip: Clip = DEFAULT_CLIP) -> StepTable:
-    """UniPC-2 of the data estimate, for x/S (UniPC, Algorithms 5 and 6 with p = 2), one row a step.
+    """UniPC-2 for the data estimate, for x/S (UniPC, Algorithms 5 and 6 with p = 2), one row a step.
 
         x~' = e^-h x + (1 - e^-h) D - B/2 (d1 - D)/r                                 predictor, r = -h_before/h
         x'  = e^-h x + (1 - e^-h) D - B (w_1 (d1 - D)/r + w_2 (D' - D))              corrector, once D' is known

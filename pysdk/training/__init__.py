@@ -1,1 +1,1 @@
-"""Training of the networks that `pysdk build` turns into engines. The only part of the SDK that imports torch."""
+"""Trains the networks that `pysdk build` turns into engines. The only part of the SDK that imports torch."""

@@ -17,12 +17,13 @@ from torch import Tensor
 from pysdk.diffusion.schedule import Schedule, make_schedule
 from pysdk.errors import CheckpointError, PysdkError
 from pysdk.files.atomic import atomic_file, atomic_folder, make_folder
-from pysdk.files.regular_file import machine_memory, read_file, read_object
+from pysdk.files.regular_file import read_file, read_object
+from pysdk.machine.memory import given
 from pysdk.training.unet import UNet, UNetConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "model.json"
 _MAX_JSON = 1 << 26
-"""Bytes; a state has the history of its losses."""
+"""The most bytes in a JSON file; a state has the history of its losses."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    data = read_file(_there(path), machine_memory() // 2, CheckpointError)
+    data = read_file(_there(path), given() // 2, CheckpointError)
     try:
         return load_tensors(data)
     except (SafetensorError, ValueError) as error:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
+from pysdk.datasets.dataset import Dataset
+from pysdk.datasets.loading import load_dataset
 from pysdk.errors import DataError, OptionError
 from pysdk.files.atomic import atomic_file
 from pysdk.training.checkpoint import WEIGHTS, load_weights, read_tensors
-from pysdk.training.data import Dataset
-from pysdk.training.data import load as load_data
 
 FEATURES = 64
 _GRID = 3
@@ -112,8 +112,8 @@ def train(
         data: images and labels.
         epochs: passes over the data.
         batch_size: images per step; an incomplete batch at the end of an epoch is left out.
-        learning_rate: at its highest, after a third of the steps.
-        seed: of weights, order, mirroring and dropout.
+        learning_rate: its peak, after a third of the steps.
+        seed: for weights, order, mirroring and dropout.
         progress: whether to show a progress bar.
 
     Returns:
@@ -144,7 +144,7 @@ def train(
                 images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
                 loss = F.cross_entropy(model(images)[1], labels[chosen], label_smoothing=0.05)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
                 rate.step()
                 bar.update()
@@ -178,12 +178,12 @@ def load(folder: Path) -> Classifier:
 @click.option("--epochs", type=click.IntRange(1), default=6, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def main(source: str, out: Path, epochs: int, seed: int) -> None:
-    """Train the classifier that `pysdk evaluate` measures with, once it is lowered by pysdk.export.feature_network."""
+    """Train the classifier that `pysdk evaluate` measures with once pysdk.export.feature_network has exported it."""
     started = time.monotonic()
-    model = train(load_data(source), epochs, seed=seed)
+    model = train(load_dataset(source), epochs, seed=seed)
     seconds = time.monotonic() - started
     save(model, out)
-    test = load_data(source, "test")
+    test = load_dataset(source, "test")
     accuracy = float((classify(model, test.images)[1] == test.labels).mean())
     click.echo(f"Accuracy on the test split {accuracy:.2%}, trained in {seconds:.0f} s, written to {out}")
 

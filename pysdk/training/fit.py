@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pysdk.datasets.dataset import Dataset
 from pysdk.errors import CheckpointError, NumericalError, OptionError
 from pysdk.files.atomic import make_folder
 from pysdk.training.checkpoint import ModelConfig, load_weights, read_json, read_tensors, save_model, save_state
-from pysdk.training.data import Dataset
 from pysdk.training.diffusion import Diffusion, Loss, PredictionType
 from pysdk.training.interrupt import deferred_interrupt
 from pysdk.training.unet import UNet
@@ -31,11 +31,11 @@ class FitConfig:
     """How to train.
 
     Attributes:
-        steps: optimizer steps in all, those before a resume included.
+        steps: optimizer steps in all, including those before a resume.
         batch_size: images per step.
-        learning_rate: of AdamW, after the warm-up.
+        learning_rate: AdamW's, after the warm-up.
         warmup: steps over which the learning rate rises linearly.
-        weight_decay: of AdamW.
+        weight_decay: AdamW's.
         grad_clip: largest norm of the gradient.
         ema_decay: decay of the averaged weights; smaller at the start, min(decay, (1 + k) / (10 + k)).
         loss: "simple", "vlb" or "hybrid".
@@ -43,7 +43,7 @@ class FitConfig:
         flip: whether images are mirrored left to right at random.
         amp: "auto" (bfloat16 on a GPU, float32 on a CPU), "bfloat16" or "off".
         save_every: steps between two training states.
-        seed: of everything random.
+        seed: makes every random choice.
     """
 
     steps: int = 10_000
@@ -143,7 +143,7 @@ class Trainer:
             output = self.network(self.diffusion.q_sample(x0, t, epsilon), t.float(), labels)
         loss = self.diffusion.loss(self.config.loss, output.float(), x0, t, epsilon).mean()
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.step += 1
@@ -176,7 +176,7 @@ class Trainer:
         save_model(run, self.model_config, self.average)
 
     def restore(self, run: Path) -> bool:
-        """Goes on from the newest state of a run; False if there is none.
+        """Resumes from the newest state of a run; False if there is none.
 
         Raises:
             CheckpointError: the state is damaged or was trained with other settings.
@@ -244,7 +244,7 @@ def fit(
     device: str = "cpu",
     progress: bool = True,
 ) -> Trainer:
-    """Trains, or goes on training, until `config.steps`.
+    """Trains, or resumes training, until `config.steps`.
 
     Args:
         data: the training images.
@@ -259,7 +259,7 @@ def fit(
 
     Raises:
         OptionError: data and network do not fit together.
-        OutputError: there can be no such folder.
+        OutputError: the folder cannot be made.
         NumericalError: the loss became NaN or infinite; the last good state is kept.
         KeyboardInterrupt: Ctrl-C, after the state was saved.
     """

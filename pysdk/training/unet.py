@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from pysdk.errors import OptionError
 
 MAX_LEVELS, MAX_BLOCKS = 12, 64
-"""Levels of a network, and residual blocks of a level: several times those of any published one."""
+"""The most levels of a network and residual blocks of a level, several times those of any published one."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class UNetConfig:
             raise OptionError("null_label is set but num_classes is None: give the number of classes as well.")
 
     def _check_sizes(self) -> None:
-        """OptionError for numbers that no network has, and that would take hours or all memory to find wrong."""
+        """OptionError for numbers that no network has and that would take hours or all memory to try."""
         for name in ("model_channels", "head_channels", "norm_groups", "num_classes"):
             value, most = getattr(self, name), 1_000_000 if name == "num_classes" else 16384
             if value is not None and not 1 <= value <= most:
@@ -131,7 +131,7 @@ def timestep_embedding(t: Tensor, channels: int, max_period: float = 10000.0) ->
 
 
 def zeroed(module: nn.Module) -> nn.Module:
-    """The module with all weights zero, so that a residual branch starts as nothing."""
+    """The module with all weights zero, so that a residual branch adds nothing at first."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

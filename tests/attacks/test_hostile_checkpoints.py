@@ -11,8 +11,8 @@ import torch
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers.diffusers.unet import check_numbers
 from pysdk.export.importers.openai.flags import parse_flags
-from pysdk.export.importers.source_file import check_link, first_bytes
 from pysdk.export.importers.torch_file import read_state_dict
+from pysdk.export.source_file import check_link, first_bytes
 
 pytestmark = pytest.mark.timeout(20)
 BYTEARRAY = b"\x80\x02cbuiltins\nbytearray\n\x8a\x06" + (2**44).to_bytes(6, "little") + b"\x85R."

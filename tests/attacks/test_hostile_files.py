@@ -15,20 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit.hostile_files import HEADERS, IGNORED, PICTURES, jpeg, npy, overlapping_exif, png, special
+from kit.attacks.pictures_and_arrays import HEADERS, IGNORED, PICTURES, jpeg, npy, overlapping_exif, png, special
 from kit.processes import IMPORTS
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pysdk.datasets.loading import load_dataset
+from pysdk.datasets.picture_folder import EntryCount
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import CheckpointError, DataError, OptionError, PysdkError, ScheduleError
 from pysdk.evaluation.features import OnnxFeatures
 from pysdk.evaluation.gallery import collect
 from pysdk.evaluation.sources import open_source
 from pysdk.files.pictures import _without_applications, picture_shape, read_picture
-from pysdk.files.regular_file import read_file, read_object, shown
+from pysdk.files.regular_file import file_sha256, read_file, read_object, shown
 from pysdk.training.checkpoint import load_model
-from pysdk.training.data import load
 from pysdk.training.unet import UNetConfig
 
 pytestmark = pytest.mark.timeout(20)
@@ -40,7 +41,7 @@ def test_a_hostile_picture(tmp_path: Path, name: str, recwarn: pytest.WarningsRe
     path.write_bytes(PICTURES[name])
     before = Image.MAX_IMAGE_PIXELS
     refused(lambda: read_picture(path, OptionError), OptionError)
-    refused(lambda: load(str(tmp_path)), DataError)
+    refused(lambda: load_dataset(str(tmp_path)), DataError)
     assert before == Image.MAX_IMAGE_PIXELS
     assert not recwarn.list
 
@@ -48,7 +49,7 @@ def test_a_hostile_picture(tmp_path: Path, name: str, recwarn: pytest.WarningsRe
 READERS: dict[str, Callable[[Path], object]] = {
     "read_picture": lambda path: read_picture(path, OptionError),
     "picture_shape": lambda path: picture_shape(path, OptionError),
-    "training": lambda path: load(str(path.parent)),
+    "training": lambda path: load_dataset(str(path.parent)),
     "evaluation": lambda path: list(open_source(str(path.parent)).batches(2)),
 }
 
@@ -128,20 +129,20 @@ def test_a_hostile_npz(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", npy(HEADERS[name]))
-    refused(lambda: load(str(path)), DataError)
+    refused(lambda: load_dataset(str(path)), DataError)
     refused(lambda: list(open_source(str(path)).batches(256)), DataError)
 
 
 USES: dict[str, Callable[[Path], object]] = {
     "a.png": lambda path: read_picture(path, DataError),
-    "a.npz": lambda path: load(str(path)),
+    "a.npz": lambda path: load_dataset(str(path)),
     "b.npz": lambda path: list(open_source(str(path)).batches(2)),
     "c.onnx": OnnxFeatures,
-    "in/a.png": lambda path: load(str(path.parent)),
+    "in/a.png": lambda path: load_dataset(str(path.parent)),
     "in/b.png": lambda path: list(open_source(str(path.parent)).batches(2)),
     "run/model.json": lambda path: load_model(path.parent),
     "work/settings.json": lambda path: list(collect(lambda *_: np.zeros((1, 4, 4, 1), np.uint8), 1, path.parent, {})),
-    "cifar/test_batch.bin": lambda path: load(f"cifar10:{path.parent}", "test"),
+    "cifar/test_batch.bin": lambda path: load_dataset(f"cifar10:{path.parent}", "test"),
     "object.json": lambda path: read_object(path, DataError),
 }
 
@@ -172,18 +173,50 @@ def test_links_stay_inside_a_folder_of_pictures(tmp_path: Path) -> None:
     (outside / "b.png").write_bytes(png())
     (folder / "a.png").write_bytes(png())
     (folder / "b.png").symlink_to("a.png")
-    assert len(load(str(folder))) == 2
+    assert len(load_dataset(str(folder))) == 2
     (tmp_path / "named").symlink_to(folder)
     assert len(open_source(str(folder)).batches(4).__next__()[0]) == 2
     (folder / "c.png").symlink_to(outside / "b.png")
-    refused(lambda: load(str(folder)), DataError, "link out of the folder")
+    refused(lambda: load_dataset(str(folder)), DataError, "link out of the folder")
     (folder / "c.png").unlink()
     (folder / "class").symlink_to(outside)
-    refused(lambda: load(str(folder)), DataError, "link to a folder")
+    refused(lambda: load_dataset(str(folder)), DataError, "link to a folder")
     (folder / "class").unlink()
     (folder / "class").mkdir()
     (folder / "class" / "loop").symlink_to(folder)
     refused(lambda: open_source(str(folder)), DataError, "link to a folder")
+
+
+@pytest.mark.parametrize("make", ["files", "folders", "files in a class", "links to folders"])
+def test_a_folder_of_much_else_is_left_early(tmp_path: Path, make: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_OTHERS", 50)
+    looked: list[str] = []
+    before = EntryCount.is_folder
+    monkeypatch.setattr(EntryCount, "is_folder", lambda self, entry: looked.append(entry.name) or before(self, entry))
+    inner = tmp_path / "class" if make == "files in a class" else tmp_path
+    inner.mkdir(exist_ok=True)
+    for index in range(500):
+        path = inner / f"{index}.txt"
+        if make == "folders":
+            path.mkdir()
+        elif make == "links to folders":
+            path.symlink_to(inner)
+        else:
+            path.touch()
+    for reader in (lambda: load_dataset(str(tmp_path)), lambda: open_source(str(tmp_path))):
+        looked.clear()
+        refused(reader, DataError, "more than 50 files and folders that are no pictures; name a folder of pictures")
+        assert len(looked) < 60
+
+
+def test_as_much_else_as_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_OTHERS", 5)
+    monkeypatch.setattr("pysdk.datasets.picture_folder.MAX_PICTURES", 3)
+    for name in ("a.png", "b.PNG", "c.png", ".png", "png", "a.txt", "d.png.part", "e."):
+        (tmp_path / name).write_bytes(png())
+    assert len(load_dataset(str(tmp_path))) == 3
+    (tmp_path / "z.png").write_bytes(png())
+    refused(lambda: load_dataset(str(tmp_path)), DataError, "has more than 3 pictures; split it")
 
 
 def test_large_pictures_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,15 +226,15 @@ def test_large_pictures_come_in_small_batches(tmp_path: Path, monkeypatch: pytes
     assert [len(images) for images, _ in open_source(str(tmp_path)).batches(256)] == [2, 2, 1]
     np.savez(tmp_path / "a.npz", images=np.zeros((5, 4, 4), np.uint8))
     assert [len(images) for images, _ in open_source(str(tmp_path / "a.npz")).batches(256)] == [2, 2, 1]
-    monkeypatch.setattr("pysdk.training.data.machine_memory", lambda: 100)
-    refused(lambda: load(str(tmp_path)), DataError, "memory")
+    monkeypatch.setattr("pysdk.datasets.picture_folder.given", lambda: 100)
+    refused(lambda: load_dataset(str(tmp_path)), DataError, "memory")
 
 
 def test_a_gzip_bomb_in_place_of_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pysdk.training.data._MAX_IDX", 1 << 16)
+    monkeypatch.setattr("pysdk.datasets.known._MAX_IDX", 1 << 16)
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (tmp_path / name).write_bytes(gzip.compress(bytes(1 << 17)))
-    refused(lambda: load(f"fashion-mnist:{tmp_path}"), DataError, "more than 65,536 bytes")
+    refused(lambda: load_dataset(f"fashion-mnist:{tmp_path}"), DataError, "more than 65,536 bytes")
 
 
 @pytest.mark.parametrize("dimensions", [0, 100])
@@ -209,7 +242,7 @@ def test_dimensions_that_fashion_mnist_has_not(tmp_path: Path, dimensions: int) 
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         data = bytes([0, 0, 8, dimensions]) + struct.pack(">I", 1) * dimensions + b"\0"
         (tmp_path / name).write_bytes(gzip.compress(data))
-    refused(lambda: load(f"fashion-mnist:{tmp_path}"), DataError, "dimensions")
+    refused(lambda: load_dataset(f"fashion-mnist:{tmp_path}"), DataError, "dimensions")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +290,7 @@ def test_files_are_of_bounded_size_and_paths_of_bounded_length(tmp_path: Path) -
     refused(lambda: read_file("/proc/self/maps", 10, DataError), DataError, "at most 10")  # says it has no bytes
     refused(lambda: read_file("a\0b", 10, DataError), DataError)
     refused(lambda: read_file("n" * 10_000, 10, DataError), DataError)
+    refused(lambda: file_sha256("/dev/zero", DataError), DataError, "is a device")
     assert len(shown("n" * 10_000)) < 200
     assert "\n" not in shown("a\nb")
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from kit.tiny_networks import write_toy_plan
-from onnx import TensorProto, helper
 
 
 @pytest.fixture(scope="session")
 def garments_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from onnx import TensorProto, helper
+
     shape = ("batch", 1, 28, 28)
     inputs = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),

@@ -18,7 +18,7 @@ from kit.tiny_networks import multiplication, toy_engine, write_toy_plan
 from PIL import Image
 
 from pysdk import Clip, Sampler
-from pysdk.cli import commands as cli
+from pysdk.cli import commands
 from pysdk.cli.parsing import numbers, solver_options
 
 SMALL = ["--model-channels=8", "--channel-mult=1", "--num-res-blocks=1", "--head-channels=8", "--norm-groups=4"]
@@ -45,7 +45,7 @@ def pysdk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         return Outcome(code, *capsys.readouterr())
@@ -310,6 +310,8 @@ def test_help_lists_every_command(pysdk: Command) -> None:
 
 
 def test_from_data_to_pictures(pysdk: Command) -> None:
+    import torch  # noqa: F401  # the commands say in a line that they need it
+
     train = [
         "--data",
         FASHION_MNIST,

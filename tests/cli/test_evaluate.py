@@ -85,6 +85,8 @@ def test_refused_before_the_reference_is_gone_through(
 
 
 def test_torch_is_not_needed(tmp_path: Path) -> None:
+    import scipy  # noqa: F401  # which is
+
     code = f"""
 import sys
 sys.modules["torch"] = None

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pysdk import Sampler
-from pysdk.cli import commands as cli
+from pysdk.cli import commands
 
 Call = Callable[..., tuple[int, str]]
 
@@ -31,7 +31,7 @@ def pysdk(
         monkeypatch.setattr(sys, "argv", ["pysdk", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         captured = capsys.readouterr()

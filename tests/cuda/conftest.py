@@ -5,9 +5,8 @@ import pytest
 from kit.cuda import tensorrt_stand_in
 from msgspec.structs import replace
 
-from pysdk import Plan, _native
-from pysdk.engines.tensorrt import kernel_cache
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk import Plan, _testing
+from pysdk.engines.tensorrt import kernel_cache, libraries
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
 from pysdk.plan.manifest import EngineInfo
@@ -15,9 +14,9 @@ from pysdk.plan.writer import write_plan
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
+def device(monkeypatch: pytest.MonkeyPatch) -> _testing.SimulatedDevice:
     """A simulated device that samplers find under every number."""
-    made = _native.SimulatedDevice()
+    made = _testing.SimulatedDevice()
     monkeypatch.setattr("pysdk.runtime.cuda.open_device", lambda number: made)
     monkeypatch.setattr("pysdk.engines.tensorrt.engine.open_device", lambda number: made)
     return made
@@ -25,7 +24,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> _native.SimulatedDevice:
 
 @pytest.fixture
 def trt(
-    device: _native.SimulatedDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    device: _testing.SimulatedDevice, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> tensorrt_stand_in.StandIn:
     """A machine with the library, "tensorrt" unless a test's parameter says "tensorrt_rtx", and two GPUs of different
     kinds, of which TensorRT-RTX knows the second only and so has it first."""
@@ -35,9 +34,9 @@ def trt(
     )
     cards = [CudaDevice("NVIDIA H200", "9.0"), CudaDevice("NVIDIA L4", "8.9")][:: 1 if name == "tensorrt" else -1]
     monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
-    monkeypatch.setattr(tensorrt_library, "installed", lambda: [name])
-    monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: made.info.requires["version"])
-    monkeypatch.setattr(tensorrt_library, "find", lambda name=None: made.library())
+    monkeypatch.setattr(libraries, "installed", lambda: [name])
+    monkeypatch.setattr(libraries, "installed_version", lambda name: made.info.requires["version"])
+    monkeypatch.setattr(libraries, "find", lambda name=None: made.library())
     monkeypatch.setattr(cuda_driver, "device", lambda index=0: cards[index])
     return made
 

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 from kit.cuda.host_engine import HostEngine
 
-from pysdk import Sampler, _native
+from pysdk import Sampler, _native, _testing
 from pysdk.errors import DeviceError, EngineError, NumericalError, OptionError, OptionTypeError
 from pysdk.machine.devices import describe_devices, device_number
 
 
 @pytest.fixture
-def on_device(conditional_plan: Path, device: _native.SimulatedDevice) -> Iterator[Sampler]:
+def on_device(conditional_plan: Path, device: _testing.SimulatedDevice) -> Iterator[Sampler]:
     with Sampler(conditional_plan, device="cuda", network=HostEngine(conditional_plan, device)) as sampler:
         yield sampler
 
@@ -41,7 +41,7 @@ def test_images_are_those_of_the_cpu(conditional: Sampler, on_device: Sampler, a
 
 @pytest.mark.parametrize("launch", ["while", "step", "plain"])
 def test_every_launch_gives_the_same_images(
-    conditional_plan: Path, conditional: Sampler, device: _native.SimulatedDevice, launch: Any
+    conditional_plan: Path, conditional: Sampler, device: _testing.SimulatedDevice, launch: Any
 ) -> None:
     with Sampler(
         conditional_plan, device="cuda:0", network=HostEngine(conditional_plan, device), launch=launch
@@ -97,7 +97,7 @@ def test_images_that_diverge_are_named(on_device: Sampler, output: Any) -> None:
         on_device.sample(6, start=10, steps=3, noise=noise, output=output)
 
 
-def test_memory_does_not_grow(on_device: Sampler, device: _native.SimulatedDevice) -> None:
+def test_memory_does_not_grow(on_device: Sampler, device: _testing.SimulatedDevice) -> None:
     on_device.sample(6, steps=4)
     free, live = device.memory[0], device.live
     for seed in range(20):
@@ -114,7 +114,7 @@ def test_progress_counts_every_step(on_device: Sampler) -> None:
     assert seen[-1] == (10, 10)
 
 
-def test_failures_of_the_device_are_ours(on_device: Sampler, device: _native.SimulatedDevice) -> None:
+def test_failures_of_the_device_are_ours(on_device: Sampler, device: _testing.SimulatedDevice) -> None:
     for call in ("launch", "upload", "instantiate", "allocate"):
         device.fail(call)
         with pytest.raises(DeviceError, match=call):
@@ -135,7 +135,7 @@ def test_names_of_devices() -> None:
         device_number(0)
 
 
-def test_what_a_device_needs_is_said(conditional_plan: Path, device: _native.SimulatedDevice) -> None:
+def test_what_a_device_needs_is_said(conditional_plan: Path, device: _testing.SimulatedDevice) -> None:
     with pytest.raises(EngineError, match=r"on a CUDA device \(.*onnxruntime: it runs on the CPU.*\); give one with"):
         Sampler(conditional_plan, device="cuda")
     with pytest.raises(OptionError, match="network and launch are for a CUDA device"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kit.chain_cases import CLIPS, assert_same_bits, make_case
 from kit.cuda.device_cases import begin, play
 
-from pysdk import _native, images, noise
+from pysdk import _testing, images, noise
 from pysdk.diffusion.table import Clip
 from pysdk.request.guidance import with_columns
 
@@ -42,7 +42,7 @@ PATHS = ["while", "step", "plain"]
 )
 def test_chain_equals_the_numpy_twin(seed: int, path: str, half: bool, **options: Any):
     case = make_case(np.random.default_rng(seed), **options)
-    played = play(_native.SimulatedDevice(), case, path, half=half and case.guidance is not None)
+    played = play(_testing.SimulatedDevice(), case, path, half=half and case.guidance is not None)
     assert played.chain.advance(10**6) == len(case.table)
     assert played.chain.path == path
     played.assert_equals_reference()
@@ -55,7 +55,7 @@ def test_nan_and_infinity_pass_through_alike(clip: Clip, path: str):
     case.outputs[0, 0, 0, 1, 1] = np.nan
     case.outputs[0, 1, 0, 2, 2] = np.inf
     case.outputs[1, 2, 0, 3, 3] = -np.inf
-    played = play(_native.SimulatedDevice(), case, path)
+    played = play(_testing.SimulatedDevice(), case, path)
     played.chain.advance(3)
     played.assert_equals_reference()
 
@@ -72,13 +72,13 @@ def test_the_threshold_is_the_same_order_statistic_among_ties(values: str):
             "subnormal": rng.choice([1e-42, -3e-44, 7.0], shape),
         }[values]
         case.table = with_columns(case.table, p=np.zeros(2))  # r is q times the output alone
-        played = play(_native.SimulatedDevice(), case, "while")
+        played = play(_testing.SimulatedDevice(), case, "while")
         played.chain.advance(2)
         played.assert_equals_reference()
 
 
 def test_the_whole_chain_is_one_launch_of_a_loop():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=5, clip=Clip.dynamic(0.9))
     played = play(device, case)
     device.clear_log()
@@ -100,7 +100,7 @@ def test_the_whole_chain_is_one_launch_of_a_loop():
 
 def test_a_request_is_handed_over_in_few_copies():
     """Labels, the small arrays behind each other, and what the kernels begin from."""
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     played = play(device, make_case(np.random.default_rng(1), rows=5, guided=True))
     device.clear_log()
     begin(played.chain, played.case)
@@ -108,7 +108,7 @@ def test_a_request_is_handed_over_in_few_copies():
 
 
 def test_networks_that_only_some_rows_call_sit_in_branches():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(4), rows=6, guided=True, skips=True)
     played = play(device, case, half=True)
     assert {name.split()[0] for name in played.expected_calls()} == {"full", "half"}
@@ -129,7 +129,7 @@ def test_networks_that_only_some_rows_call_sit_in_branches():
 
 def test_step_launches_a_graph_per_row_and_plain_none():
     for path, name in (("step", "launch"), ("plain", "update")):
-        device = _native.SimulatedDevice()
+        device = _testing.SimulatedDevice()
         played = play(device, make_case(np.random.default_rng(1), rows=5), path)
         device.clear_log()
         played.chain.advance(5)
@@ -140,7 +140,7 @@ def test_step_launches_a_graph_per_row_and_plain_none():
 def test_a_chain_may_be_run_in_pieces():
     case = make_case(np.random.default_rng(6), rows=6)
     for path in PATHS:
-        played = play(_native.SimulatedDevice(), case, path)
+        played = play(_testing.SimulatedDevice(), case, path)
         assert [played.chain.advance(count) for count in (1, 0, 3, 99)] == [1, 1, 4, 6]
         played.assert_equals_reference()
 
@@ -154,7 +154,7 @@ def test_foreign_noise_is_asked_for_row_by_row(path: str):
         asked.append(number)
         return noise.normal(case.seeds, case.images, number, case.shape)
 
-    played = play(_native.SimulatedDevice(), case, path)
+    played = play(_testing.SimulatedDevice(), case, path)
     begin(played.chain, case, noise=draw)
     played.chain.advance(99)
     assert played.chain.path == ("step" if path == "auto" else path)
@@ -162,20 +162,20 @@ def test_foreign_noise_is_asked_for_row_by_row(path: str):
     assert asked == [0] + [draw for k in range(4) for draw in (1 + k, 2**31 + k)]
     played.assert_equals_reference()
     with pytest.raises(ValueError, match="path is 'while', but noise"):
-        begin(play(_native.SimulatedDevice(), case, "while").chain, case, noise=draw)
+        begin(play(_testing.SimulatedDevice(), case, "while").chain, case, noise=draw)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_snapshots_are_the_chain_on_its_way(path: str):
     case = make_case(np.random.default_rng(9), rows=7, skips=True)
-    wanted = play(_native.SimulatedDevice(), case, path).chain
-    played = play(_native.SimulatedDevice(), case, path)
+    wanted = play(_testing.SimulatedDevice(), case, path).chain
+    played = play(_testing.SimulatedDevice(), case, path)
     played.chain.keep_snapshots(2, 3)
     begin(played.chain, case)
     for until, readable in ((5, [2, 4]), (7, [4, 6, 7])):
         played.chain.advance(until - played.chain.position)
         for row in readable:
-            wanted_at = play(_native.SimulatedDevice(), case, path).chain
+            wanted_at = play(_testing.SimulatedDevice(), case, path).chain
             wanted_at.advance(row)
             assert_same_bits(played.chain.snapshot(row), wanted_at.x.numpy())
             assert_same_bits(played.chain.snapshot(row, denoised=True), wanted_at.denoised.numpy())
@@ -187,7 +187,7 @@ def test_snapshots_are_the_chain_on_its_way(path: str):
 
 
 def test_bytes_are_those_of_the_host():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     for shape in ((1, 5, 7), (3, 8, 8)):
         case = make_case(np.random.default_rng(1), batch=3, shape=shape, rows=1, zeros=0.0, initial=True)
         chain = play(device, case).chain
@@ -211,7 +211,7 @@ def test_bytes_are_those_of_the_host():
 
 
 def test_arrays_outlive_their_chain_and_are_not_copied():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), batch=2, rows=2)
     played = play(device, case)
     played.chain.advance(2)

@@ -18,7 +18,7 @@ import pytest
 from kit.chain_cases import assert_same_bits, make_case
 from kit.cuda.device_cases import begin, make_chain, play
 
-from pysdk import _native
+from pysdk import _native, _testing
 from pysdk.diffusion.table import Clip
 
 PATHS = ["while", "step", "plain"]
@@ -26,7 +26,7 @@ PATHS = ["while", "step", "plain"]
 
 @pytest.mark.parametrize("call", ["make_condition", "add_while", "instantiate"])
 def test_a_driver_without_loops_gets_a_launch_per_row(call: str):
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     played = play(device, make_case(np.random.default_rng(1), rows=3))
     device.fail(call, how="refused")
     live = device.live
@@ -42,7 +42,7 @@ def test_a_driver_without_loops_gets_a_launch_per_row(call: str):
 
 
 def test_a_network_that_cannot_be_captured_is_called_plainly():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3, batch=1)
     for path in ("auto", "while", "step"):
         chain = make_chain(device, case, path)
@@ -67,7 +67,7 @@ def test_a_network_that_cannot_be_captured_is_called_plainly():
 
 def test_another_thread_runs_a_network_before_it_captures_it():
     """Libraries keep handles and plans for each thread, and cannot make them in a capture."""
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3)
     chain = make_chain(device, case, "auto")
     threads: list[int] = []
@@ -87,7 +87,7 @@ def test_another_thread_runs_a_network_before_it_captures_it():
 
 def test_nothing_is_collected_while_a_network_is_captured():
     """What the collector finds may free device memory, which ends a capture."""
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3)
     chain = make_chain(device, case, "auto")
     enabled = []
@@ -99,7 +99,7 @@ def test_nothing_is_collected_while_a_network_is_captured():
 
 
 def test_ctrl_c_in_a_network_is_no_refusal():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3)
     chain = make_chain(device, case, "auto")
     calls = 0
@@ -118,7 +118,7 @@ def test_ctrl_c_in_a_network_is_no_refusal():
 
 
 def test_a_network_that_fails_is_an_error():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3)
 
     def broken(_stream: int) -> None:
@@ -138,7 +138,7 @@ def test_a_network_that_fails_is_an_error():
 
 @pytest.mark.parametrize("call", ["upload", "start", "launch", "synchronize", "make_graph", "bytes", "download"])
 def test_a_failed_call_comes_out_as_an_error(call: str):
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=3)
     played = play(device, case)
     device.fail(call)
@@ -155,7 +155,7 @@ def test_a_failed_call_comes_out_as_an_error(call: str):
 
 
 def test_memory_that_runs_out_is_named_and_none_is_kept():
-    device = _native.SimulatedDevice(memory=100_000)
+    device = _testing.SimulatedDevice(memory=100_000)
     case = make_case(np.random.default_rng(1), batch=1, shape=(1, 40, 40))
     played = play(device, case)
     assert played.chain.memory == 100_000 - device.memory[0]
@@ -173,7 +173,7 @@ def test_memory_that_runs_out_is_named_and_none_is_kept():
 
 
 def test_graphs_are_bounded():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     rng = np.random.default_rng(2)
     case = make_case(rng, rows=4, guided=True)
     played = play(device, case, half=True)
@@ -189,7 +189,7 @@ def test_graphs_are_bounded():
 
 
 def test_the_garbage_collector_finds_chains():
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     played = play(device, make_case(np.random.default_rng(1), rows=3))
     played.chain.advance(3)
     found = weakref.ref(played)
@@ -211,7 +211,7 @@ def test_there_is_no_device_without_a_driver_and_the_reason_is_said():
 
 def test_ctrl_c_while_waiting_ends_the_chain():
     """The simulated device runs a row while it is enqueued, so rows are what signals come between."""
-    device = _native.SimulatedDevice()
+    device = _testing.SimulatedDevice()
     case = make_case(np.random.default_rng(1), rows=6)
     chain = make_chain(device, case, "plain")
     chain.attach(lambda stream: device.call(stream, "slow", lambda: time.sleep(0.1)))

@@ -10,7 +10,7 @@ from kit.cuda.tensorrt_stand_in import INFO, StandIn, serialized
 
 from pysdk import Plan, Sampler
 from pysdk.errors import EngineError, ExportError
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 
 
 def renamed(onnx: bytes, names: dict[str, str]) -> bytes:

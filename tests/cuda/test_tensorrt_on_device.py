@@ -19,7 +19,7 @@ from kit.cuda.tensorrt_stand_in import INFO, StandIn
 from msgspec.structs import replace
 
 from pysdk import Plan, Sampler, _native
-from pysdk.engines.tensorrt import engine as tensorrt
+from pysdk.engines.tensorrt import engine
 from pysdk.errors import EngineError, OptionError
 
 either = pytest.mark.parametrize("trt", ["tensorrt", "tensorrt_rtx"], indirect=True)
@@ -126,7 +126,7 @@ def test_the_device_that_is_meant_is_asked(trt: StandIn, make: Callable[..., Pat
 
 def test_nothing_happens_on_another_device(trt: StandIn, make: Callable[..., Path]) -> None:
     with Plan.open(make()) as plan, pytest.raises(EngineError, match="cannot load the engine: deserialize: no current"):
-        tensorrt.load(plan.manifest.model, INFO, plan.member(INFO.member), 0)
+        engine.load(plan.manifest.model, INFO, plan.member(INFO.member), 0)
     assert not trt.device.is_current
     with Sampler(make(), device="cuda") as sampler:
         sampler.sample(2, steps=2)

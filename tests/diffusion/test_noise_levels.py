@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
-from kit.solver_rows import SCHEDULES
+from kit.solvers.rows import SCHEDULES
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.noise_levels import make_levels

@@ -1,6 +1,7 @@
 """Engines: which one of a plan is taken, what it refuses, and that it works on the chain's own memory."""
 
 import gc
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -16,7 +17,6 @@ from kit.tiny_networks import multiplication, toy_engine, write_toy_plan
 import pysdk.engines
 from pysdk import Clip, Plan, Sampler, _native
 from pysdk.engines import registry
-from pysdk.engines.onnxruntime import engine as onnxruntime_engine
 from pysdk.errors import EngineError, MissingDependencyError, NumericalError
 from pysdk.machine.processors import MAX_THREADS, default_threads
 
@@ -31,7 +31,7 @@ def toy(tmp_path: Path) -> Sampler:
 
 def test_every_kind_has_a_module_and_every_module_a_kind() -> None:
     modules = {module.name for module in pkgutil.iter_modules(pysdk.engines.__path__)}
-    assert modules - {"contract", "registry", "choice"} == set(registry.KINDS)
+    assert modules - {"contract", "registry", "choice", "cost"} == set(registry.KINDS)
     for kind in registry.KINDS:
         module = registry.on_device(kind) if registry.home(kind) == "cuda" else registry.on_cpu(kind)
         assert callable(module.unusable)
@@ -57,11 +57,11 @@ def test_what_does_not_run_here_is_skipped_and_reported(tmp_path: Path) -> None:
 
 def test_an_engine_that_lacks_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_toy_plan(tmp_path / "toy.plan")
-    monkeypatch.setattr(onnxruntime_engine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EngineError, match=r"onnxruntime: onnxruntime is not installed, get it with `pip install"):
         Sampler(path)
     with Plan.open(path) as plan, pytest.raises(MissingDependencyError, match="`pip install onnxruntime`"):
-        onnxruntime_engine.load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
+        registry.module("onnxruntime").load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
 
 
 def test_a_plan_without_engines(tmp_path: Path) -> None:
@@ -199,7 +199,6 @@ def test_chains_are_freed_without_the_garbage_collector(toy: Sampler) -> None:
         gc.enable()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no rusage")
 def test_new_chains_again_and_again_do_not_grow_the_process(tmp_path: Path) -> None:
     """300 chains of up to 16 images, 160 MB in all; sizes cycle, so that none is found among the idle ones."""
     import resource

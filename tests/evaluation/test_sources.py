@@ -1,5 +1,8 @@
 """Images from folders, archives, data sets and plans: the same in any batch size."""
 
+import hashlib
+import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ from kit.tiny_networks import write_toy_plan
 from numpy.typing import NDArray
 from PIL import Image
 
-from pysdk import Images, Sampler
+from pysdk import Images, Plan, Sampler
 from pysdk.errors import DataError, OptionError
 from pysdk.evaluation.sources import Source, open_source, plan_source
+from pysdk.plan.writer import write_plan
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3), np.uint8)
 
@@ -120,3 +124,20 @@ def test_pictures_of_two_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"b.png' is not a readable picture"):
         gathered(open_source(str(tmp_path)), 5)
+
+
+def test_a_large_plan_is_hashed_in_parts(tmp_path: Path) -> None:
+    size = 64 << 20
+    with Plan.open(write_toy_plan(tmp_path / "toy.plan")) as plan:
+        members = {name: bytes(plan.member(name)) for name in plan.manifest.members}
+        write_plan(tmp_path / "large.plan", plan.manifest, {**members, "large.weights": bytes(size)})
+    with Sampler(tmp_path / "large.plan") as sampler:
+        source = plan_source(sampler, 2, work=tmp_path / "work")
+        tracemalloc.start()
+        try:
+            assert len(next(source.batches(2))[0]) == 2
+            assert tracemalloc.get_traced_memory()[1] < size // 8
+        finally:
+            tracemalloc.stop()
+    settings = json.loads((tmp_path / "work" / "settings.json").read_text())
+    assert settings["plan"] == hashlib.sha256((tmp_path / "large.plan").read_bytes()).hexdigest()

@@ -22,7 +22,7 @@ from kit.cuda.on_gpu import MODEL, smooth_chain
 from kit.processes import IMPORTS
 
 from pysdk import Sampler, _native, noise
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import DeviceError
 from pysdk.solvers import make_table
@@ -61,7 +61,7 @@ def test_the_whole_chain_equals_a_torch_loop(torch: Any, device: _native.Device)
         if k + 1 < len(visited):
             x = x + (beta * (1 - before) / (1 - abar)) ** 0.5 * draw(k + 1)
     np.testing.assert_allclose(chain.x.numpy(), x.cpu().numpy(), atol=2e-5)
-    state = reference.run(
+    state = numpy_chain.run(
         table,
         lambda x, t, _labels: (
             network(torch.from_numpy(x).cuda(), torch.tensor([float(t)], device="cuda")).cpu().numpy()

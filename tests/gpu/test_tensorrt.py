@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 
 from pysdk import Plan, Sampler
-from pysdk.engines.tensorrt import engine as tensorrt
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt import engine, libraries
 from pysdk.errors import EngineError, OptionError
 
 
 @pytest.fixture(scope="module")
 def tensorrt_plan(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plan of `conditional_plan` with a float32 engine for batches of 1 to 8."""
-    if not tensorrt_library.installed():
+    if not libraries.installed():
         pytest.skip("TensorRT is not installed")
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
     from pysdk.export.settings import TensorrtOptions
 
     path = tmp_path_factory.mktemp("tensorrt") / "engine.plan"
@@ -34,7 +33,7 @@ def tensorrt_plan(conditional_checkpoint: Path, tmp_path_factory: pytest.TempPat
         tensorrt=TensorrtOptions(batch_profile=(1, 4, 8)),
         check_seconds=0,
     )
-    reason = tensorrt.unusable(manifest.engines[0])
+    reason = engine.unusable(manifest.engines[0])
     if reason is not None:
         pytest.skip(reason)
     return path
@@ -89,7 +88,7 @@ def test_batches_of_the_profile(tensorrt_plan: Path, on_tensorrt: Sampler) -> No
 
 def test_a_raw_engine_is_the_same_network(tensorrt_plan: Path, on_tensorrt: Sampler, tmp_path: Path) -> None:
     """What trtexec would write: the engine without its plan, whose inputs and batches are read from it."""
-    from pysdk.export.build_engine import build
+    from pysdk.export.build import build
 
     with Plan.open(tensorrt_plan) as plan:
         built = plan.manifest.engines[0]
@@ -112,4 +111,4 @@ def test_a_damaged_engine_is_refused(tensorrt_plan: Path) -> None:
         damaged = bytearray(plan.member(info.member))
     damaged[: len(damaged) // 2] = bytes(len(damaged) // 2)
     with pytest.raises(EngineError, match="cannot load the engine"):
-        tensorrt.load(model, info, memoryview(damaged), 0)
+        engine.load(model, info, memoryview(damaged), 0)

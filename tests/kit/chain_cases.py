@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pysdk import _native
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.table import STEP_COLUMNS, Clip, StepTable
 
 Float = NDArray[np.float32]
@@ -74,7 +74,7 @@ class Case:
         )
         return chain, inputs
 
-    def reference(self) -> tuple[reference.State, list[Float]]:
+    def reference(self) -> tuple[numpy_chain.State, list[Float]]:
         inputs: list[Float] = []
         rows = iter(np.flatnonzero(self.table.column("skip") == 0))
         rows_with_gradient = iter(np.flatnonzero(self.table.column("grad")))
@@ -89,7 +89,7 @@ class Case:
             assert self.gradients is not None
             return self.gradients[next(rows_with_gradient)]
 
-        state = reference.run(
+        state = numpy_chain.run(
             self.table,
             denoise,
             shape=self.shape,

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pysdk.datasets.dataset import Dataset
 from pysdk.training.checkpoint import ModelConfig
-from pysdk.training.data import Dataset
 from pysdk.training.fit import FitConfig, Trainer, fit
 from pysdk.training.unet import UNetConfig
 

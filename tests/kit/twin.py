@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import Sampler
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.request.request import Request
 
 
-def network_of(engine: Any, shape: tuple[int, ...]) -> reference.Denoise:
+def network_of(engine: Any, shape: tuple[int, ...]) -> numpy_chain.Denoise:
     """An engine as a function of (x, t, labels)."""
 
     def call(x: NDArray[np.float32], t: np.float32, labels: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -30,7 +30,7 @@ def network_of(engine: Any, shape: tuple[int, ...]) -> reference.Denoise:
 def twin(sampler: Sampler, request: Request) -> NDArray[np.float32]:
     """x after the last row, by numpy."""
     model, executor = sampler.plan.manifest.model, sampler._executor
-    state = reference.run(
+    state = numpy_chain.run(
         request.table,
         network_of(executor.engine, (model.out_channels, *model.shape[1:])),
         shape=model.shape,

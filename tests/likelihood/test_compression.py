@@ -10,8 +10,7 @@ from kit.tiny_networks import TOY_SHAPE, write_toy_plan
 from PIL import Image
 
 from pysdk import Sampler
-from pysdk.cli.compression import command
-from pysdk.cli.likelihood import command as likelihood_command
+from pysdk.cli import compression, likelihood
 from pysdk.errors import OptionError, OutputError
 from pysdk.likelihood.compression import Curve, compression_curve, save_curve
 
@@ -76,20 +75,20 @@ def test_command(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     np.savez(tmp_path / "images.npz", PIXELS)
     monkeypatch.chdir(tmp_path)
     arguments = [str(plan), "--data", "images.npz", "-n", "4", "--steps", "5", "--threads", "1"]
-    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(compression.command, arguments, catch_exceptions=False)
     assert "wrote compression.csv" in result.output
     assert (tmp_path / "compression.png").stat().st_size > 5000
     lines = (tmp_path / "compression.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["timestep", "8", "6", "4", "2", "0", "-1"]
     with pytest.raises(OptionError, match=r"saved as '.jpg'"):
-        CliRunner().invoke(command, [*arguments, "-o", "a.jpg"], catch_exceptions=False)
+        CliRunner().invoke(compression.command, [*arguments, "-o", "a.jpg"], catch_exceptions=False)
 
 
 def test_likelihood_command(plan: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", images=PIXELS)
     arguments = [str(plan), "--data", str(tmp_path / "images.npz"), "-n", "6", "--terms", "4", "--threads", "1"]
     result = CliRunner().invoke(
-        likelihood_command, [*arguments, "--out", str(tmp_path / "out.json")], catch_exceptions=False
+        likelihood.command, [*arguments, "--out", str(tmp_path / "out.json")], catch_exceptions=False
     )
     with Sampler(plan, threads=1) as sampler:
         assert result.output.strip() == sampler.likelihood(PIXELS, terms=4).summary()
@@ -103,7 +102,7 @@ def test_labels_come_from_the_data(tmp_path: Path) -> None:
 
     def run(name: str, *more: str) -> str:
         arguments = [str(plan), "--data", str(tmp_path / name), "-n", "6", "--threads", "1", *more]
-        return CliRunner().invoke(likelihood_command, arguments, catch_exceptions=False).output
+        return CliRunner().invoke(likelihood.command, arguments, catch_exceptions=False).output
 
     assert run("labelled.npz") != run("labelled.npz", "--label", "1") == run("plain.npz", "--label", "1")
     with pytest.raises(OptionError, match="has no labels, but the plan's model has classes; give --label"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pysdk import Plan
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.engines.native.folding import product
 
 OTHER_MACHINE = {
@@ -28,7 +28,7 @@ def test_same_bytes_on_another_machine(
     """Fewer instruction sets, one processor, another order of sets, no time for more than two timesteps."""
     program = (
         "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from pysdk.export.build_engine import build\n"
+        "from pysdk.export.build import build\n"
         "build(sys.argv[1], sys.argv[2], solver='ddim', steps=50, batch_size=4, check_seconds=0)"
     )
     out = tmp_path / "other.plan"
@@ -40,14 +40,14 @@ def test_same_bytes_on_another_machine(
 def test_the_default_times_nothing(
     unconditional_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pysdk.export import choose as engine_choice
-    from pysdk.export.engines.native import builder as native_builder
+    from pysdk.export import choose
+    from pysdk.export.engines.native import builder
 
     def timed(*_: object) -> None:
         raise AssertionError("something was timed")
 
-    monkeypatch.setattr(native_builder, "profile", timed)
-    monkeypatch.setattr(engine_choice, "seconds_per_call", timed)
+    monkeypatch.setattr(builder, "profile", timed)
+    monkeypatch.setattr(choose, "seconds_per_call", timed)
     manifest = build(unconditional_checkpoint, tmp_path / "engine.plan", check_seconds=0)
     assert [engine.kind for engine in manifest.engines] == ["native", "onnxruntime"]
     assert all(engine.tuned is False and engine.seconds_per_step is None for engine in manifest.engines)

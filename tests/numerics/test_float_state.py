@@ -15,7 +15,7 @@ import pytest
 from kit.float_states import STATES, bits, draw, is_in_force, mxcsr, on_x86_and_glibc, set_mxcsr, thread_in
 from kit.processes import IMPORTS
 
-from pysdk import Sampler, _native
+from pysdk import Sampler, _native, _testing
 from pysdk.diffusion.schedule import Schedule
 from pysdk.images import to_uint8
 from pysdk.solvers import SOLVERS, make_table
@@ -34,11 +34,11 @@ SCHEDULE = Schedule.cosine(50)
 
 
 def noise() -> bytes:
-    return bits(_native.normal(3, np.arange(3, dtype=np.uint64), 1, [3, 5, 7]))
+    return bits(_testing.normal(3, np.arange(3, dtype=np.uint64), 1, [3, 5, 7]))
 
 
 def exponential() -> bytes:
-    return bits(_native.exp(EXPONENTS))
+    return bits(_testing.exp(EXPONENTS))
 
 
 def chain(threads: int) -> bytes:

@@ -1,6 +1,6 @@
 """A part of what `mutants.py` does by hand."""
 
-from kit.onnx_bytes.mutants import run
+from kit.attacks.mutants import run
 
 
 def test_what_is_taken_is_what_protobuf_reads() -> None:

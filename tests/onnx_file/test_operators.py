@@ -1,4 +1,4 @@
-"""Networks that could compute for ever: refused at once, unless they are trusted."""
+"""Networks that could compute forever: refused at once, unless they are trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from kit.onnx_bytes.forged import PLAIN
+from kit.attacks.forged import PLAIN
 from onnx import TensorProto, helper
 
 from pysdk import Plan, Sampler
@@ -17,7 +17,7 @@ from pysdk.cli.commands import pysdk
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError, EngineError, MemoryLimitError, OptionTypeError
 from pysdk.evaluation.features import OnnxFeatures
-from pysdk.export.lowering import surgery as onnx_surgery
+from pysdk.export.lowering import surgery
 from pysdk.machine.memory import Budget
 from pysdk.onnx_file import operators
 from pysdk.onnx_file.model import read
@@ -95,7 +95,7 @@ NEVER_ENDING = {
 
 @pytest.mark.parametrize("what", NEVER_ENDING)
 def test_refused(what: str) -> None:
-    with pytest.raises(EngineError, match=r"which can compute for ever; give trust=True \(--trust\) if you") as caught:
+    with pytest.raises(EngineError, match=r"which can compute forever; give trust=True \(--trust\) if you") as caught:
         open_session(NEVER_ENDING[what], 1)
     assert what in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -185,20 +185,20 @@ def test_features(tmp_path: Path) -> None:
 
 def test_importers_inline(tmp_path: Path) -> None:
     onnx.save(nested(3), tmp_path / "a.onnx")
-    model, _ = onnx_surgery.read_model(tmp_path / "a.onnx")
+    model, _ = surgery.read_model(tmp_path / "a.onnx")
     assert not model.functions
     assert [node.op_type for node in model.graph.node if node.op_type != "Identity"] == ["Neg"] * 8
     assert operators.unusual(read(model.SerializeToString())) is None
     onnx.save(nested(25), tmp_path / "b.onnx")
     with pytest.raises(CheckpointError, match=r"the network's functions call each other: without them it has 1[0-9,]+"):
-        onnx_surgery.read_model(tmp_path / "b.onnx")
+        surgery.read_model(tmp_path / "b.onnx")
 
 
 def test_functions_that_call_themselves() -> None:
     model = nested(1)
     model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "f1", "d"
     with pytest.raises(CheckpointError, match="inf nodes"):
-        onnx_surgery.inlined(model)
+        surgery.inlined(model)
 
 
 def test_what_is_plain_needs_no_trust() -> None:

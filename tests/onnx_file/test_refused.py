@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from kit.onnx_bytes.forged import (
+from kit.attacks.forged import (
     HIDDEN,
     PLAIN,
     WEIGHT,

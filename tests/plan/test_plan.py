@@ -21,7 +21,7 @@ from pysdk.plan.manifest import (
     ScheduleInfo,
 )
 from pysdk.plan.reader import Plan
-from pysdk.plan.writer import add_engine, write_plan
+from pysdk.plan.writer import write_plan
 
 
 def test_round_trip(path: Path) -> None:
@@ -173,14 +173,3 @@ def test_describe_and_summary(path: Path) -> None:
         assert "tiny: 1x28x28, 10 classes, guidance, 1,234 parameters" in plan.summary()
         assert "engine    onnxruntime float32, batch 16" in plan.summary()
         assert "onnxruntime float32" in repr(plan)
-
-
-def test_add_engine(path: Path) -> None:
-    engine = EngineInfo(kind="cpu", member="cpu.weights", precision="float32", batch_size=8)
-    for data in (b"first", b"second"):
-        add_engine(path, engine, data)
-        manifest, members = contents(path)
-        assert manifest.engines == (engine, *MANIFEST.engines)
-        assert members == {**MEMBERS, "cpu.weights": data}
-    with pytest.raises(OptionError, match="cannot replace network"):
-        add_engine(path, msgspec.structs.replace(engine, member="network.onnx"), b"x")

@@ -12,7 +12,7 @@ from kit.plan_files import MANIFEST, MEMBERS
 from kit.processes import IMPORTS
 
 from pysdk.errors import OptionError, OptionTypeError, OutputError
-from pysdk.plan import writer as plan_writer
+from pysdk.plan import writer
 from pysdk.plan.manifest import (
     DefaultsInfo,
     Manifest,
@@ -57,7 +57,7 @@ def test_what_cannot_be_read_is_not_written(
 def test_wrong_types_and_too_much(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OptionTypeError, match=r"'network\.onnx' is bytes or a Path, got str"):
         write_plan(path, MANIFEST, {"network.onnx": "graph"})  # type: ignore[dict-item]
-    monkeypatch.setattr(plan_writer, "MAX_MEMBER_BYTES", 10)
+    monkeypatch.setattr(writer, "MAX_MEMBER_BYTES", 10)
     with pytest.raises(OptionError, match="smaller than 4 GiB, the members given have 109 bytes"):
         write_plan(path, MANIFEST, MEMBERS)
 
@@ -70,7 +70,7 @@ def test_a_source_that_changes_meanwhile(path: Path, tmp_path: Path, monkeypatch
         source.write_bytes(b"two")
         return encode_manifest(manifest)
 
-    monkeypatch.setattr(plan_writer, "encode_manifest", meddle)
+    monkeypatch.setattr(writer, "encode_manifest", meddle)
     with pytest.raises(OutputError, match=r"'network\.onnx' changed while it was copied"):
         write_plan(path, MANIFEST, {"network.onnx": source})
     assert path.read_bytes() == before

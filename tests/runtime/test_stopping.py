@@ -310,6 +310,27 @@ def ctrl_c(command: list[str], seconds: float) -> tuple[int, str, str]:
 MAIN = [sys.executable, "-m", "pysdk.cli"]
 
 
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_command_begins_with_its_handler() -> None:
+    """Whatever is imported before it is time in which Ctrl-C gives a traceback."""
+    code = "import sys; before = set(sys.modules); import pysdk.cli.__main__; print(*sorted(set(sys.modules) - before))"
+    found = set(python(code).stdout.split())
+    ours = {name for name in found if name.startswith("pysdk")}
+    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.machine.early_exit"}
+    assert not found & {"typing", "threading", "click", "numpy", "json"}
+
+
+def test_ctrl_c_before_the_command_runs() -> None:
+    for module in ("pysdk.cli.__main__", "pysdk.cli.__main__, pysdk.cli.commands"):
+        done = python(f"import {module}, signal; signal.raise_signal(signal.SIGINT)")
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    done = python("import pysdk.cli.commands, signal; signal.raise_signal(signal.SIGINT)")
+    assert "KeyboardInterrupt" in done.stderr  # who imports the commands alone keeps the handler there is
+
+
 def moments(count: int, last: float) -> list[float]:
     """Seconds after the start of a process, from where Python itself is up."""
     first = float(os.environ.get("PYSDK_TEST_FIRST_INTERRUPT", "0.25"))

@@ -12,8 +12,8 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from kit.solver_chains import SHAPE, distance, make_network, run_rows, run_scheduler
-from kit.solver_rows import SHORT
+from kit.solvers.chains import SHAPE, distance, make_network, run_rows, run_scheduler
+from kit.solvers.rows import SHORT
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.noise_levels import make_levels

@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 import pytest
-from kit.solver_chains import SHAPE, denoiser, make_network, run_rows
-from kit.solver_rows import SHORT
+from kit.solvers.chains import SHAPE, denoiser, make_network, run_rows
+from kit.solvers.rows import SHORT
 
 from pysdk.diffusion.edm import EdmSchedule, preconditioning
 from pysdk.diffusion.noise_levels import make_levels, sigmas_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
-from kit.solver_rows import SCHEDULES, SHAPE, STEP_COUNTS, apply, assert_rows_agree, in_float64, random_row
+from kit.solvers.rows import SCHEDULES, SHAPE, STEP_COUNTS, apply, assert_rows_agree, in_float64, random_row
 
 from pysdk.diffusion.schedule import Schedule, make_schedule
 from pysdk.diffusion.table import Clip

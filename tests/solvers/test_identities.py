@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from kit.solver_chains import SHAPE, make_network, run_rows
-from kit.solver_rows import SHORT
+from kit.solvers.chains import SHAPE, make_network, run_rows
+from kit.solvers.rows import SHORT
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule

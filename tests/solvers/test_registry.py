@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kit.solver_rows import SCHEDULES
+from kit.solvers.rows import SCHEDULES
 
 from pysdk.diffusion.table import Clip
 from pysdk.errors import OptionError, OptionTypeError

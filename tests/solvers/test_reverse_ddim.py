@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler
-from kit.solver_rows import SCHEDULES, STEP_COUNTS, apply, random_row
+from kit.solvers.rows import SCHEDULES, STEP_COUNTS, apply, random_row
 
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip

@@ -8,12 +8,13 @@ import torch
 from kit.places import CLASSIFIER, FASHION_MNIST
 from safetensors.torch import save_file
 
+from pysdk.datasets.dataset import Dataset
+from pysdk.datasets.loading import load_dataset
 from pysdk.errors import CheckpointError, DataError, OptionError
 from pysdk.training import classifier
 from pysdk.training.classifier import Classifier, classify
-from pysdk.training.data import Dataset, load
 
-SUBSET = load(str(FASHION_MNIST))
+SUBSET = load_dataset(str(FASHION_MNIST))
 
 
 def bright_and_dark(count: int = 64) -> Dataset:

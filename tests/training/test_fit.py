@@ -10,9 +10,9 @@ import torch
 from kit.tiny_run import CONFIG, MODEL, dataset, run
 from torch import nn
 
+from pysdk.datasets.dataset import Dataset
 from pysdk.errors import NumericalError, OptionError
 from pysdk.training.checkpoint import ModelConfig, load_model, read_tensors
-from pysdk.training.data import Dataset
 from pysdk.training.fit import Batches, FitConfig, Trainer, fit, states
 
 CPU = torch.device("cpu")

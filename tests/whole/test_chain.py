@@ -13,8 +13,8 @@ from diffusers.schedulers import scheduling_ddpm
 from kit import torch_reference
 from torch import Tensor, nn
 
-from pysdk import _native
-from pysdk.diffusion import numpy_chain as reference
+from pysdk import _native, _testing
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import make_table
@@ -100,10 +100,10 @@ class Run:
 
         weights = GUIDANCE if self.is_guided else None
         options = {"labels": LABELS, "null_label": NULL_LABEL, "guidance": weights}
-        return reference.run(self.table, denoise, shape=SHAPE, seeds=SEED, images=IMAGES, **options).x
+        return numpy_chain.run(self.table, denoise, shape=SHAPE, seeds=SEED, images=IMAGES, **options).x
 
     def noise(self, draw: int) -> Tensor:
-        return torch.from_numpy(_native.normal(SEED, IMAGES, draw, SHAPE)).to(self.dtype)
+        return torch.from_numpy(_testing.normal(SEED, IMAGES, draw, SHAPE)).to(self.dtype)
 
     def reference_network(self) -> torch_reference.Network:
         labels = torch.from_numpy(LABELS)

@@ -148,7 +148,6 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent with kill")
 def test_ctrl_c_from_outside(tmp_path: Path) -> None:
     command = [sys.executable, "-c", INTERRUPTED, write_toy_plan(tmp_path / "toy.plan")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

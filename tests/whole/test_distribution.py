@@ -16,6 +16,14 @@ INSTALL = re.compile(r"\bpip3? (?:\\\n|[^\S\n])*(?:install|download)\b([^\n#`;]*
 """A command that fetches packages, and its arguments up to the end of the command or line."""
 EXTRA = re.compile(r"(?<![\w./-])pysdk(?:-\w+)*\\?\[\w")
 
+METADATA = re.compile(
+    r"(?:(?:version|distribution|metadata|requires|files|from_name|entry_points|get_distribution)\(\s*|"
+    r"\b(?:package|dist|distribution|distribution_name|package_name)\s*=\s*)['\"]pysdk['\"]"
+)
+"""Whoever asks for the metadata of a package."""
+UNNAMED = re.compile(r"version_option\((?![^)]*\b(?:package_name|version)\s*=)[^)]*\)")
+"""click's option takes the name of the module for that of the package."""
+
 
 def texts() -> dict[str, str]:
     """The text files of the checkout, by their path in it."""
@@ -34,16 +42,41 @@ def foreign(text: str) -> list[str]:
     """The parts of a text that name the package of others."""
     commands = [arguments for arguments in INSTALL.findall(text) if re.search(r"[\s'\"]pysdk(?![\w./-])", arguments)]
     extras = [found for found in EXTRA.findall(text) if not found.startswith(DISTRIBUTION)]
-    metadata_of = re.findall(r"(?:version|distribution|metadata|requires|files)\(['\"]pysdk['\"]\)", text)
-    return commands + extras + metadata_of
+    return commands + extras + METADATA.findall(text) + UNNAMED.findall(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["pip install pysdk", "pip install -U 'pysdk[train]'", "get pysdk[export]", 'version("pysdk")', r"pysdk\[train\]"],
+    [
+        "pip install pysdk",
+        "pip install -U 'pysdk[train]'",
+        "get pysdk[export]",
+        r"pysdk\[train\]",
+        'version("pysdk")',
+        "metadata( 'pysdk' )",
+        'Distribution.from_name("pysdk")',
+        '@click.version_option(package_name="pysdk")',
+        "version_option(\n    package_name = 'pysdk',\n)",
+        "@click.version_option()",
+        '@click.version_option(prog_name="pysdk")',
+    ],
 )
 def test_the_wrong_name_would_be_found(text: str) -> None:
     assert foreign(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"pip install '{DISTRIBUTION}[train]'",
+        "version(DISTRIBUTION)",
+        "@click.version_option(package_name=DISTRIBUTION)",
+        '@click.version_option(version="1")',
+        'prog_name="pysdk"',
+    ],
+)
+def test_the_right_name_is_not(text: str) -> None:
+    assert foreign(text) == []
 
 
 def test_the_wrong_name_is_nowhere() -> None:

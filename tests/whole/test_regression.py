@@ -1,6 +1,7 @@
 """The comparison of two versions, here of one with itself: what it says, not how long it took."""
 
 import json
+import os
 import subprocess
 import sys
 from math import comb
@@ -14,7 +15,8 @@ from benchmarks.regression.ratio import FEWEST, Ratio, outer_rank
 
 def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.regression", sys.executable, sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    environment = os.environ | {"PYTHONSAFEPATH": ""}  # it is found in the checkout
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_a_version_and_itself(conditional_plan: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from kit.places import ROOT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout, built like any user's but with the tools that are here."""
+    import pybind11  # noqa: F401  # it comes with what builds
+
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", folder, ROOT]
     # by variables: pip 23.0, that of Debian 12, knows no -C
@@ -40,6 +42,7 @@ def test_holds_the_package_and_nothing_else(wheel: Path) -> None:
     ):
         assert expected in names
     assert any(name.startswith("pysdk/_native.") and not name.endswith(".pyi") for name in names)
+    assert not [name for name in names if "_testing" in name]
     assert wheel.stat().st_size < 2_000_000
 
 
@@ -80,8 +83,11 @@ def run(folder: Path, code: str) -> str:
 def test_its_noise_is_that_of_the_reference(unpacked: Path) -> None:
     run(
         unpacked,
-        "images = np.arange(3, dtype=np.uint64)\n"
-        "assert np.array_equal(_native.normal(7, images, 0, (1, 5, 3)), noise.normal(7, images, 0, (1, 5, 3)))\n"
+        "images, seeds = np.arange(3, dtype=np.uint64), np.full(3, 7, np.uint64)\n"
+        "chain = _native.Chain(batch=3, shape=(1, 5, 3))\n"
+        "table = _native.StepTable(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32))\n"
+        "chain.begin(table, seeds=seeds, images=images)\n"
+        "assert np.array_equal(chain.x, noise.normal(7, images, 0, (1, 5, 3)))\n"
         "assert 'torch' not in sys.modules\n",
     )
 

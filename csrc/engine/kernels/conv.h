@@ -1,4 +1,4 @@
-// What all ways of computing a convolution share: where the input pixels of a result are and how a result is
+// What all tactics of a convolution share: where the input pixels of a result are, and how a result is
 // finished.
 #pragma once
 

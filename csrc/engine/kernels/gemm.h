@@ -1,4 +1,4 @@
-// C = A B for a block of up to 24 rows, the one place where multiplications are spent.
+// C = A B for a block of up to 24 rows: nearly all multiplications happen here.
 //
 // A is kept as [K/16][rows][16]: the address of a row is then a constant in the instruction, and a result of
 // this very function, [N/16][rows][16], can be the next A. B is packed as panels of 16 columns,
@@ -14,11 +14,10 @@
 
 namespace pysdk::engine::PYSDK_ISA {
 
-// Floats between where B is read and where it is fetched to: 8 KiB, two pages, which the hardware does not
-// look past.
+// How far ahead B is fetched, in floats: 8 KiB, two pages, past which the hardware does not look.
 constexpr std::size_t kAhead = 2048;
 
-// What is fetched into the cache meanwhile: as much as is read of B, `step` floats apart for each panel.
+// What is fetched into the cache meanwhile: as much as is read from B, `step` floats apart for each panel.
 struct Ahead {
   const float* from;
   std::size_t step;

@@ -6,9 +6,6 @@
 #include "engine/kernels/group_norm.h"
 #include "engine/kernels/winograd.h"
 
-#define PYSDK_TEXT(x) #x
-#define PYSDK_NAME(x) PYSDK_TEXT(x)
-
 namespace pysdk::engine::PYSDK_ISA {
 
 namespace {
@@ -39,6 +36,6 @@ void silu_all(const float* x, std::size_t count, float* y) {
 }  // namespace
 
 extern const Kernels kernels;
-const Kernels kernels{PYSDK_NAME(PYSDK_ISA), conv_pack, conv, norm_sums, norm_apply, attention, silu_all};
+const Kernels kernels{conv_pack, conv, norm_sums, norm_apply, attention, silu_all};
 
 }  // namespace pysdk::engine::PYSDK_ISA

@@ -213,9 +213,8 @@ void winograd_output(const ConvShape& s, const ConvData& data, std::size_t first
   }
 }
 
-// A worker transforms the input of a part once for all the panels that come to it. Points are computed line
-// by line: weights that are transformed here then take a sixth of the room, and stay in the cache beside the
-// input.
+// A worker transforms the input of a part once for all panels it gets. Points are computed line by line:
+// weights that are transformed here then take a sixth of the room, and stay in the cache beside the input.
 template <int M>
 void winograd(const ConvShape& s, const ConvData& data, std::size_t begin, std::size_t end, float* scratch,
               Lookout& lookout) {

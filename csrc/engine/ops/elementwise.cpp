@@ -1,4 +1,4 @@
-// silu, add, scale: element by element, channels that only fill a block included.
+// silu, add, scale: element by element, including channels that only fill a block.
 #include <cmath>
 
 #include "engine/op.h"
@@ -7,8 +7,8 @@ namespace pysdk::engine {
 
 namespace {
 
-constexpr std::size_t kChunk = 4096;  // floats of an item of work
-constexpr std::size_t kCost = 8;      // of a float, in multiplications
+constexpr std::size_t kChunk = 4096;  // floats in an item of work
+constexpr std::size_t kCost = 8;      // multiplications that a float costs
 
 std::size_t count(const Tensor& tensor, std::size_t batch) { return tensor.shared ? 1 : batch; }
 

@@ -1,4 +1,4 @@
-// group_norm: of one map or of two as one; with a scale and shift from the time embedding; with SiLU.
+// group_norm: of one map, or of two as one; with scale and shift from the time embedding; with SiLU.
 #include <cmath>
 
 #include "engine/op.h"

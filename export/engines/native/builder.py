@@ -1,4 +1,4 @@
-"""The native engine of a plan: the network's program, its tactics measured, its accuracy checked against float64."""
+"""The native engine of a plan: the network's program with tactics chosen and accuracy checked against float64."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from pysdk.engines import native
 from pysdk.engines.contract import Engine
 from pysdk.errors import EngineError
 from pysdk.export.check import Candidate, NetworkBuffers, Track, affordable
-from pysdk.export.engines.native import float64 as reference
-from pysdk.export.engines.native import tactics
+from pysdk.export.engines.native import float64, tactics
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
 from pysdk.export.engines.native.program import AnyOp, Conv, NotCovered, Program, writes
@@ -34,7 +33,7 @@ _SECONDS = 10.0
 _CHUNK_PIXELS = 1 << 15
 
 
-def build(
+def build_native(
     model: ModelInfo,
     onnx: OnnxFiles,
     batch_size: int,
@@ -158,7 +157,7 @@ class Checked:
         self.model = model
         rng = np.random.default_rng(0)
         start = time.perf_counter()
-        reference.run(program, np.zeros((1, *model.shape)), 0.0, np.zeros(1, np.int64))
+        float64.run(program, np.zeros((1, *model.shape)), 0.0, np.zeros(1, np.int64))
         self.timesteps = np.array(affordable(timesteps, time.perf_counter() - start, seconds), np.float64)
         count = len(self.timesteps)
         self.x = rng.standard_normal((count, *model.shape)).astype(np.float32)
@@ -167,7 +166,7 @@ class Checked:
         self.expected = np.empty((count, model.out_channels, *model.shape[1:]))
         remaining = iter(track(list(range(count))))
         while part := list(islice(remaining, chunk)):
-            self.expected[part] = reference.run(program, self.x[part], self.timesteps[part], self.labels[part])
+            self.expected[part] = float64.run(program, self.x[part], self.timesteps[part], self.labels[part])
 
     def compare(self, engine: Engine) -> Comparison:
         """The engine's largest error."""
@@ -187,11 +186,11 @@ class Checked:
         inputs: dict[int, NDArray[np.float32]] = {}
         wanted = {op.x[0] for op in fast}
 
-        def see(op: AnyOp, value: reference.Array) -> None:
+        def see(op: AnyOp, value: float64.Array) -> None:
             if (out := writes(op)) in wanted and out is not None:
                 inputs[out] = value.astype(np.float32)
 
-        reference.run(program, self.x[:1], self.timesteps[0], self.labels[:1], see)
+        float64.run(program, self.x[:1], self.timesteps[0], self.labels[:1], see)
         return {op.out: error_alone(program, op, inputs[op.x[0]], onnx) for op in fast}
 
 
@@ -199,7 +198,7 @@ def error_alone(program: Program, op: Conv, x: NDArray[np.float32], onnx: OnnxFi
     """Relative error of one convolution on this input; infinite if a network of it alone would change the size."""
     layer = tactics.layer(program, op)
     x = x.repeat(op.upsample, 2).repeat(op.upsample, 3)
-    expected = reference.run(layer, x, 0.0)
+    expected = float64.run(layer, x, 0.0)
     _, channels, height, width = x.shape
     if expected.shape[2:] != (height, width):
         return float("inf")

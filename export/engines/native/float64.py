@@ -1,4 +1,4 @@
-"""A program in float64: what its operations mean, and what the native engine is measured against."""
+"""Runs a program in float64: the meaning of its operations, against which the native engine is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention with one head needs two projections of its input, not four.
+"""Folds the four projections of single-head attention into two.
 
 With x a pixel's channels, q = Wq x + bq, k = Wk y + bk and v = Wv y + bv,
 

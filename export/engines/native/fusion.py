@@ -1,4 +1,4 @@
-"""Few operations of many. Every pass keeps what the program computes, but for the order of sums."""
+"""Fuses many operations into few. Every pass keeps what the program computes, except the order of sums."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def embeddings(program: Program) -> Program:
 
 
 def residuals(program: Program) -> Program:
-    """Maps that are added to a convolution's result into the convolution: of two convolutions, the later one."""
+    """Puts maps added to a convolution's result into the convolution; of two convolutions, into the later one."""
     position = {writes(op): index for index, op in enumerate(program.ops)}
 
     def joined(add: Add, convs: dict[int, Conv]) -> Conv | None:

@@ -223,7 +223,7 @@ class Program:
 
 
 def whole_reads(op: AnyOp) -> Iterator[int]:
-    """The tensors of which `op` reads all channels."""
+    """The tensors that `op` reads whole."""
     for name in _WHOLE:
         value = getattr(op, name, None)
         if isinstance(value, int):
@@ -233,7 +233,7 @@ def whole_reads(op: AnyOp) -> Iterator[int]:
 
 
 def part_reads(op: AnyOp) -> Iterator[int]:
-    """The tensors of which `op` reads some channels."""
+    """The tensors from which `op` reads some channels."""
     for name in _PARTS:
         value = getattr(op, name, None)
         if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Which convolution is computed how: decided when a plan is built, from then on the same everywhere.
+"""Chooses how each convolution is computed, when a plan is built; from then on it is the same everywhere.
 
 Winograd's F(2x2, 3x3) and F(4x4, 3x3) (Lavin & Gray, https://arxiv.org/abs/1509.09308) need 2.25 and 4 times fewer
 multiplications, and 1.8 and 4 times larger weights.
@@ -88,7 +88,7 @@ def more_accurate(program: Program, errors: Mapping[int, float]) -> Program | No
 
     Args:
         program: what is too inaccurate.
-        errors: of each convolution on its own, by the tensor it writes.
+        errors: each convolution's own, by the tensor it writes.
     """
     fast = [op for op in program.ops if isinstance(op, Conv) and op.tactic != "direct"]
     if not fast:

@@ -1,4 +1,4 @@
-"""A program as files: JSON, whose weights lie in network.onnx or network.data where these have them, else in constants.
+"""A program as files: JSON that finds its weights in network.onnx or network.data if they are there, else in constants.
 
 native.json        {"version": 1, "tensors": [...], "weights": [...], "ops": [...]}
 native.constants   float32, little-endian, each piece at a multiple of 64 bytes

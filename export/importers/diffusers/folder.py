@@ -9,7 +9,7 @@ from typing import Any
 
 from pysdk.distribution import install_extra, require
 from pysdk.errors import CheckpointError
-from pysdk.export.importers.source_file import check_file, check_link
+from pysdk.export.source_file import check_file, check_link
 from pysdk.files.regular_file import MAX_JSON, read_file, read_object
 
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"

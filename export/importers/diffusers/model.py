@@ -15,8 +15,8 @@ from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers.diffusers.folder import CONFIG, INDEX, INSTALL, Source, is_hub_id, open_source
 from pysdk.export.importers.diffusers.scheduler import DDIM, DDPM, STEPS, Scheduler, SchedulerConfig, read_scheduler
 from pysdk.export.importers.diffusers.unet import EmbedOnce, load_unet
-from pysdk.export.importers.source_file import first_bytes
 from pysdk.export.network import Network
+from pysdk.export.source_file import first_bytes
 from pysdk.plan.manifest import ModelInfo
 
 

@@ -23,7 +23,7 @@ from pysdk.plan.manifest import ClipInfo, DefaultsInfo, ScheduleInfo
 
 DDPM, DDIM = "DDPMScheduler", "DDIMScheduler"
 STEPS = {DDPM: 1000, DDIM: 50}
-"""What the pipeline of each scheduler takes when it is not told."""
+"""Each scheduler's default number of steps in its pipeline."""
 
 
 class SchedulerConfig(Struct, frozen=True, kw_only=True):

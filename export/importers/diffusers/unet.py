@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from pysdk.errors import CheckpointError
 from pysdk.export.importers.diffusers.folder import CONFIG
 from pysdk.export.importers.diffusers.scheduler import check_known
-from pysdk.export.importers.source_file import check_file
 from pysdk.export.importers.torch_file import read_state_dict
+from pysdk.export.source_file import check_file
 
 DOWN_BLOCKS = (
     "DownBlock2D",
@@ -59,7 +59,7 @@ class EmbedOnce(nn.Module):
 class Unrepeated(nn.Module):
     """A projection of t that undoes the network's repetition of t for each image: (K, B) -> (K, E).
 
-    UNet2DModel multiplies t by B ones. A column of K timesteps becomes (K, B), of which the first column is what was
+    UNet2DModel multiplies t by B ones. A column of K timesteps becomes (K, B), whose first column is what was
     given; with K = 1 all that follows is computed once and broadcast.
     """
 
@@ -93,7 +93,7 @@ def load_unet(config: Mapping[str, Any], path: Path) -> nn.Module:
 
     def make() -> nn.Module:
         try:
-            made: nn.Module = UNet2DModel.from_config(dict(config))  # type: ignore[no-untyped-call]
+            made: nn.Module = UNet2DModel.from_config(dict(config))
         except Exception as error:  # the constructor checks little and may raise anything
             raise CheckpointError(f"{CONFIG}: diffusers cannot make this network: {error}") from None
         return made

@@ -1,4 +1,4 @@
-"""Any denoiser as an ONNX file: what it is called inside is found or told, the rest of the plan is told by options."""
+"""Any denoiser as an ONNX file: its names are found or given, the rest of the plan is given by options."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 from pysdk.errors import CheckpointError
+from pysdk.export.importers.onnx.find_roles import INTEGERS, find_roles, find_shape
 from pysdk.export.importers.onnx.options import parse_options, plan_parts
 from pysdk.export.importers.onnx.probe import probe
-from pysdk.export.importers.onnx.tensor_roles import INTEGERS, find_shape, find_wiring
 from pysdk.export.lowering.surgery import adapt, close, inputs, read_model
 from pysdk.export.network import Network
 
@@ -28,21 +28,21 @@ def load(source: str, options: dict[str, str]) -> Network:
     told = parse_options(options, Path(source).stem)
     proto, weights = read_model(Path(source))
     ports = inputs(proto)
-    wiring = find_wiring(list(ports.values()), [value.name for value in proto.graph.output], told)
-    batch = ports[wiring.x].shape[0]
+    roles = find_roles(list(ports.values()), [value.name for value in proto.graph.output], told)
+    batch = ports[roles.x].shape[0]
     if isinstance(batch, int):
         raise CheckpointError(
-            f"input {wiring.x!r} has a fixed batch of {batch}; export it with a dynamic batch axis "
+            f"input {roles.x!r} has a fixed batch of {batch}; export it with a dynamic batch axis "
             "(dynamic_shapes or dynamic_axes of torch.onnx.export)"
         )
-    shape = find_shape(ports[wiring.x], wiring, told)
-    adapted = adapt(proto, wiring, shape)
+    shape = find_shape(ports[roles.x], roles, told)
+    adapted = adapt(proto, roles, shape)
     channels = probe(adapted, weights, shape, told, repr(source))
     model, schedule, defaults = plan_parts(
         told,
         shape,
         channels,
-        whole_timesteps=ports[wiring.t].dtype in INTEGERS,
+        whole_timesteps=ports[roles.t].dtype in INTEGERS,
         parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
         description="Imported from an ONNX file.",
     )

@@ -6,17 +6,16 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.noise_levels import EDM_STEPS
 from pysdk.diffusion.prediction import PREDICTION_TYPES
 from pysdk.diffusion.schedule import MAX_TIMESTEPS, SCHEDULES, Schedule, make_schedule
 from pysdk.errors import OptionError
+from pysdk.export.lowering.tensor_roles import TimeShape
 from pysdk.files.array_file import read_npy
 from pysdk.plan.manifest import ClipInfo, DefaultsInfo, EdmInfo, ModelInfo, ScheduleInfo
-
-TimeShape = Literal["scalar", "one", "batch"]
 
 _CHOICES = {
     "layout": ("nchw", "nhwc"),

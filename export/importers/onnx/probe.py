@@ -1,4 +1,4 @@
-"""A few runs of an adapted ONNX network before it is packed: what it returns, and whether images stay apart."""
+"""Runs an adapted ONNX network a few times before it is packed: what it returns, and whether images stay apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pysdk.distribution import require
 from pysdk.engines.onnxruntime.engine import open_session
 from pysdk.errors import CheckpointError
 from pysdk.export.importers.onnx.options import OnnxOptions
+from pysdk.export.lowering.surgery import one_line
 from pysdk.machine.processors import default_threads
 
 _BATCH = 3
@@ -32,7 +33,7 @@ def probe(
     try:
         session, _weights = open_session(adapted.SerializeToString(), default_threads(), weights, trust=True)
     except Exception as error:  # its exceptions share no base class
-        raise CheckpointError(f"ONNX Runtime cannot load {source}: {_one_line(error)}") from None
+        raise CheckpointError(f"ONNX Runtime cannot load {source}: {one_line(error)}") from None
     rng = np.random.default_rng(0)
     x = rng.standard_normal((_BATCH, *shape)).astype(np.float32)
     labels = np.array([(told.num_classes or 1) - 1, 0, told.null_label or 0])  # a table that is too short shows
@@ -43,7 +44,7 @@ def probe(
         try:
             (y,) = session.run(["output"], {name: value for name, value in feed.items() if name in taken})
         except Exception as error:  # likewise
-            raise CheckpointError(f"{source} fails on a batch of {count} images: {_one_line(error)}") from None
+            raise CheckpointError(f"{source} fails on a batch of {count} images: {one_line(error)}") from None
         return np.asarray(y)
 
     channels = 0
@@ -75,7 +76,3 @@ def _times(told: OnnxOptions) -> list[float]:
     sigmas = np.array([ends[0], np.sqrt(ends[0] * ends[1]), ends[1]])
     times = Levels(schedule, told.prediction_type, np.append(sigmas[::-1], 0.0)).reading(sigmas)["t"]
     return [float(t) for t in times]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -1,1 +1,1 @@
-"""Engines that TensorRT serialized for somebody else."""
+"""TensorRT engines that others serialized."""

@@ -1,4 +1,4 @@
-"""Serialized TensorRT engines (trtexec's .plan or .engine), where their library can load them: the schedule by option.
+"""Imports TensorRT engines (trtexec's .plan or .engine) where their library can load them; options give the schedule.
 
 A plan made of one has no network.onnx: it runs on such a GPU with such a library, and nowhere else.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from pysdk.engines.tensorrt import library as tensorrt_library
-from pysdk.engines.tensorrt.library import TITLES
+from pysdk.engines.tensorrt import libraries
+from pysdk.engines.tensorrt.libraries import TITLES
 from pysdk.errors import CheckpointError, EngineError
 from pysdk.export.importers.onnx.options import parse_options
-from pysdk.export.importers.source_file import check_file, first_bytes
 from pysdk.export.importers.trtexec.engine import INSTEAD, EngineFile, network_of
 from pysdk.export.network import Network
+from pysdk.export.source_file import check_file, first_bytes
 from pysdk.machine import cuda_driver
 
 SUFFIXES = (".plan", ".engine", ".trt")
@@ -79,13 +79,13 @@ def read(name: str, path: Path) -> tuple[EngineFile, bytes]:
     Raises:
         EngineError: it cannot be loaded here; the message is a clause that says why.
     """
-    if name not in tensorrt_library.installed():
+    if name not in libraries.installed():
         raise EngineError(f"{TITLES[name]} is needed to read it, which is not installed")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise EngineError(f"it cannot be read: {error.strerror}") from error
-    library = tensorrt_library.find(name)
+    library = libraries.find(name)
     engine = library.deserialize(data)
     io = tuple(library.io_tensors(engine))
     batches = {tensor.name: library.batches(engine, tensor.name) for tensor in io if tensor.is_input and tensor.shape}

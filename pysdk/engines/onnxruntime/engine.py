@@ -36,10 +36,10 @@ class OnnxRuntimeEngine:
     """A session of ONNX Runtime; see `pysdk.engines.contract.Engine`.
 
     Args:
-        session: of the network.
+        session: runs the network.
         description: one line for people.
         budget: what the session's memory was taken from.
-        owners: of memory the session has addresses of.
+        owners: hold memory whose addresses the session has.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ def open_session(
 
 
 def weight_bytes(network: bytes | memoryview, *data: memoryview) -> int:
-    """Of a session's memory, what its weights are counted as: its files."""
+    """The bytes that count as weights in a session's memory: those of its files."""
     return sum(len(part) for part in (network, *data))
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from pysdk.engines.contract import DeviceBuffers
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt import libraries
 from pysdk.engines.tensorrt.kernel_cache import KernelCache, kernel_cache
-from pysdk.engines.tensorrt.library import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
+from pysdk.engines.tensorrt.libraries import RTX_CAPABILITIES, TITLES, IoTensor, Library, Log
 from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 from pysdk.errors import EngineError
 from pysdk.machine import cuda_driver
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pysdk import _native
 
 DEVICE = "cuda"
+MEMBER = "tensorrt.engine"
+"""Its file in a plan."""
 
 
 def unusable(info: EngineInfo, device: int = 0) -> str | None:
@@ -45,12 +47,12 @@ def unusable(info: EngineInfo, device: int = 0) -> str | None:
         reason = f"it was built for compute capability {', '.join(capabilities)}, the {gpu.name} of this machine has "
         other = ""
         if name == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
-            other = f"TensorRT-RTX does not build for that, so `{tensorrt_library.install_command('tensorrt')}`, then "
+            other = f"TensorRT-RTX does not build for that, so `{libraries.install_command('tensorrt')}`, then "
         return f"{reason}{capability}; {other}{_rebuild(info)}"
-    if name not in tensorrt_library.installed():
-        command = tensorrt_library.install_command(name, version)
+    if name not in libraries.installed():
+        command = libraries.install_command(name, version)
         return f"it needs {title} {version}, which is not installed; get it with `{command}`"
-    here = tensorrt_library.installed_version(name)
+    here = libraries.installed_version(name)
     if here is not None and here != version:
         return f"it was built with {title} {version}, this machine has {here}; {_rebuild(info)}, or install {version}"
     return None
@@ -195,7 +197,7 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, device: int, *n
     reason = unusable(info, device)
     if reason is not None:
         raise EngineError(f"the TensorRT engine cannot be used: {reason}")
-    library, log = tensorrt_library.find(info.requires["library"]), Log()
+    library, log = libraries.find(info.requires["library"]), Log()
     loaded = library.deserialize(engine, log)
     if network:
         library.refit(loaded, network[0])
@@ -209,7 +211,7 @@ def load(model: ModelInfo, info: EngineInfo, engine: memoryview, device: int, *n
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:
-    """Inputs and output by what a plan calls them, of which `names` says what the engine calls them.
+    """Inputs and output by their names in a plan; `names` has the engine's names for them.
 
     The batch may be open or fixed, the time have one value or no axis.
 

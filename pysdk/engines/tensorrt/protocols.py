@@ -48,7 +48,7 @@ class TensorrtEngine(Protocol):
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
 
     def create_runtime_config(self) -> Any:
-        """Of TensorRT-RTX alone."""
+        """TensorRT-RTX alone has this."""
 
     def create_execution_context(self, strategy_or_config: Any) -> TensorrtContext | None: ...
 

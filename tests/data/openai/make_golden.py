@@ -3,8 +3,8 @@
     PYTHONPATH=tests:improved-diffusion:guided-diffusion python tests/data/openai/make_golden.py
 
 Needs both packages of that name (github.com/openai, MIT licence); only numbers they compute are kept. Weights are drawn
-by `kit.openai_weights.draw_weights` from the names and shapes stored in each file, noise by `pysdk.noise.normal`, so a
-test makes the same again without them. Float32, one thread.
+by `kit.importers.openai_weights.draw_weights` from the names and shapes stored in each file, noise by
+`pysdk.noise.normal`, so a test makes the same again without them. Float32, one thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kit.openai_weights import IMAGES, LABELS, SEED, draw_weights
+from kit.importers.openai_weights import IMAGES, LABELS, SEED, draw_weights
 from torch import nn
 
 from pysdk.noise import normal

@@ -10,9 +10,8 @@ import pytest
 from kit.tiny_networks import toy_engine, write_toy_plan
 
 from pysdk import Sampler
-from pysdk.engines.tensorrt import engine as tensorrt
-from pysdk.engines.tensorrt import library as tensorrt_library
-from pysdk.engines.tensorrt.library import IoTensor, Library, Log
+from pysdk.engines.tensorrt import engine, libraries
+from pysdk.engines.tensorrt.libraries import IoTensor, Library, Log
 from pysdk.errors import EngineError
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
@@ -32,8 +31,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     def set_up(
         installed: tuple[str, ...] = ("tensorrt",), version: str | None = "11.4.1.10", device: CudaDevice | None = None
     ) -> None:
-        monkeypatch.setattr(tensorrt_library, "installed", lambda: list(installed))
-        monkeypatch.setattr(tensorrt_library, "installed_version", lambda name: version)
+        monkeypatch.setattr(libraries, "installed", lambda: list(installed))
+        monkeypatch.setattr(libraries, "installed_version", lambda name: version)
         monkeypatch.setattr(cuda_driver, "device", lambda index=0: device or CudaDevice("NVIDIA H200", "9.0"))
 
     set_up()
@@ -41,29 +40,29 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_why_a_machine_cannot_run_it(machine: Any) -> None:
-    assert tensorrt.unusable(info()) is None
-    assert tensorrt.unusable(info(compute_capability="8.9 9.0")) is None
+    assert engine.unusable(info()) is None
+    assert engine.unusable(info(compute_capability="8.9 9.0")) is None
     machine(installed=())
-    reason = str(tensorrt.unusable(info()))
+    reason = str(engine.unusable(info()))
     assert (
         reason == "it needs TensorRT 11.4.1.10, which is not installed; get it with `pip install tensorrt==11.4.1.10`"
     )
-    reason = str(tensorrt.unusable(info(library="tensorrt_rtx", version="1.7.1.116")))
+    reason = str(engine.unusable(info(library="tensorrt_rtx", version="1.7.1.116")))
     assert reason.endswith("`pip install tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116`")
     machine(version="10.13.0.35")
-    reason = str(tensorrt.unusable(info()))
+    reason = str(engine.unusable(info()))
     assert (
         "built with TensorRT 11.4.1.10, this machine has 10.13.0.35; build the plan again with `pysdk build" in reason
     )
     machine(device=CudaDevice("NVIDIA L4", "8.9"))
-    reason = str(tensorrt.unusable(info()))
+    reason = str(engine.unusable(info()))
     assert "built for compute capability 9.0, the NVIDIA L4 of this machine has 8.9; build the plan again" in reason
     assert reason.endswith("with `pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size 4`")
     with pytest.raises(
         EngineError, match=r"the TensorRT engine cannot be used: it was built for compute capability 9\.0"
     ):
-        tensorrt.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 0)
-    assert "does not say which TensorRT it needs" in str(tensorrt.unusable(info(library="")))
+        engine.load(ModelInfo(name="toy", shape=(1, 2, 2), out_channels=1), info(), memoryview(b""), 0)
+    assert "does not say which TensorRT it needs" in str(engine.unusable(info(library="")))
 
 
 def test_advice_that_can_be_followed(machine: Any) -> None:
@@ -78,11 +77,11 @@ def test_advice_that_can_be_followed(machine: Any) -> None:
     command = "`pysdk build PLAN -o PLAN --engine tensorrt --engine auto --batch-size 16 --batch-profile 1,16,64"
     reason = "built for compute capability 8.9, 12.0, the NVIDIA H200 of this machine has 9.0; TensorRT-RTX does not "
     advice = f"build for that, so `pip install tensorrt`, then build the plan again with {command} --precision float16`"
-    assert str(tensorrt.unusable(half)).endswith(reason + advice)
+    assert str(engine.unusable(half)).endswith(reason + advice)
     machine(device=CudaDevice("NVIDIA A10", "8.6"))
-    assert str(tensorrt.unusable(half)).endswith(f"has 8.6; build the plan again with {command} --precision float16`")
+    assert str(engine.unusable(half)).endswith(f"has 8.6; build the plan again with {command} --precision float16`")
     elsewhere = toy_engine(kind="tensorrt", precision="unknown", requires=REQUIRES)
-    assert "the plan cannot be built again: build from the ONNX file that it" in str(tensorrt.unusable(elsewhere))
+    assert "the plan cannot be built again: build from the ONNX file that it" in str(engine.unusable(elsewhere))
 
 
 def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +147,10 @@ TENSORS = {
 }
 
 
-def network(context: Context | None, tensors: dict[str, IoTensor] = TENSORS) -> tensorrt.TensorrtNetwork:
-    engine: Any = SimpleNamespace(create_execution_context=lambda strategy: context)
+def network(context: Context | None, tensors: dict[str, IoTensor] = TENSORS) -> engine.TensorrtNetwork:
+    loaded: Any = SimpleNamespace(create_execution_context=lambda strategy: context)
     api = SimpleNamespace(ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=2))
-    return tensorrt.TensorrtNetwork(Library("tensorrt", "11.4.1.10", api), engine, tensors, Log(), Scratch)
+    return engine.TensorrtNetwork(Library("tensorrt", "11.4.1.10", api), loaded, tensors, Log(), Scratch)
 
 
 class Scratch(list[int]):
@@ -246,7 +245,7 @@ def test_an_engine_of_another_network() -> None:
         IoTensor("t", "float32", (1,), True),
         IoTensor("output", "float32", (-1, 1, 2, 2), False),
     ]
-    assert tensorrt.check_io(good, model) == {tensor.name: tensor for tensor in good}
+    assert engine.check_io(good, model) == {tensor.name: tensor for tensor in good}
     for bad in (
         good[:2],
         [*good[:2], IoTensor("output", "float16", (-1, 1, 2, 2), False)],
@@ -257,7 +256,7 @@ def test_an_engine_of_another_network() -> None:
         [*good, IoTensor("mask", "float32", (-1, 1, 2, 2), True)],
     ):
         with pytest.raises(EngineError, match="the manifest does not belong to it"):
-            tensorrt.check_io(bad, model)
+            engine.check_io(bad, model)
 
 
 def test_what_an_engine_may_call_its_tensors() -> None:
@@ -269,7 +268,7 @@ def test_what_an_engine_may_call_its_tensors() -> None:
         IoTensor("noise", "float32", (4, 1, 2, 2), False),
     ]
     names = {"x": "sample", "t": "x", "label": "y", "output": "noise"}
-    found = tensorrt.check_io(io, model, names)
+    found = engine.check_io(io, model, names)
     assert [(role, tensor.name) for role, tensor in found.items()] == list(names.items())
     with pytest.raises(EngineError, match="the manifest does not belong to it"):
-        tensorrt.check_io(io, model, {**names, "label": "noise"})
+        engine.check_io(io, model, {**names, "label": "noise"})

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pysdk.engines.tensorrt import library as tensorrt_library
-from pysdk.engines.tensorrt.library import Log
+from pysdk.engines.tensorrt import libraries
+from pysdk.engines.tensorrt.libraries import Log
 from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
 from pysdk.errors import EngineError
 
 
 def test_a_folder_with_its_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tensorrt").mkdir()
-    monkeypatch.setattr(tensorrt_library, "MODULES", {"tensorrt": ("tensorrt",)})
+    monkeypatch.setattr(libraries, "MODULES", {"tensorrt": ("tensorrt",)})
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(tensorrt_library.importlib.sys.modules, "tensorrt", raising=False)
-    assert tensorrt_library.installed() == []
+    monkeypatch.delitem(libraries.importlib.sys.modules, "tensorrt", raising=False)
+    assert libraries.installed() == []
 
 
 def test_what_the_library_says_is_kept() -> None:
@@ -33,12 +33,12 @@ def test_what_the_library_says_is_kept() -> None:
 # The real library, if it is there.
 
 
-@pytest.mark.skipif("tensorrt_rtx" not in tensorrt_library.installed(), reason="TensorRT-RTX is not installed")
+@pytest.mark.skipif("tensorrt_rtx" not in libraries.installed(), reason="TensorRT-RTX is not installed")
 def test_the_installed_library() -> None:
-    library = tensorrt_library.find("tensorrt_rtx")
-    assert library.version == tensorrt_library.installed_version("tensorrt_rtx") == library.api.__version__
+    library = libraries.find("tensorrt_rtx")
+    assert library.version == libraries.installed_version("tensorrt_rtx") == library.api.__version__
     assert library.builds_without_device
-    assert tuple(library.compute_capabilities()) == tensorrt_library.RTX_CAPABILITIES
+    assert tuple(library.compute_capabilities()) == libraries.RTX_CAPABILITIES
     # what a context of TensorRT-RTX is made with, which needs a device to be called
     assert len(library.capture_flags()) == 1
     assert hasattr(library.api.ExecutionContextAllocationStrategy, "USER_MANAGED")

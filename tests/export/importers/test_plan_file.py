@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from pysdk import Plan, Sampler
 from pysdk.errors import CheckpointError, ExportError, PlanError
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.importers import load_network
 from pysdk.export.lowering import onnx_files
 from pysdk.plan.manifest import ClassifierInfo, ClipInfo, DefaultsInfo

@@ -23,14 +23,14 @@ from pysdk import Plan, Sampler
 from pysdk.engines import registry
 from pysdk.errors import EngineError, ExportError, OptionError, PlanError
 from pysdk.export import build_engine
-from pysdk.export.build_engine import build, check_size
+from pysdk.export.build import build, check_size
+from pysdk.export.dry_run import readable
 from pysdk.export.engines.native import tactics
 from pysdk.export.importers import load_network
-from pysdk.export.lowering import onnx_files
-from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.lowering import onnx_files, torch_to_onnx
 from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import EngineInfo
-from pysdk.plan.writer import add_engine, write_plan
+from pysdk.plan.writer import write_plan
 
 KINDS = ["native", "onnxruntime"]
 OPTIONS = {
@@ -62,7 +62,7 @@ def both(
         with pytest.MonkeyPatch.context() as lower:
             lower.setattr(onnx_files, "MAX_BYTES", 1)
             build(conditional_checkpoint, folder / "large", **options)
-        patch.setattr(onnx_export, "export_onnx", lambda network: onnx_files.OnnxFiles(graph))
+        patch.setattr(torch_to_onnx, "export_onnx", lambda network: onnx_files.OnnxFiles(graph))
         build(conditional_checkpoint, folder / "ordinary", **options)
     assert not list((folder / "temporary").iterdir())  # of the weights
     return folder / "ordinary", folder / "large"
@@ -128,16 +128,6 @@ def test_info(both: tuple[Path, Path]) -> None:
             assert ("bytes in network.data" in plan.summary()) == is_large
             for info in plan.manifest.engines:
                 assert ("network.data" in info.data) == is_large
-
-
-def test_what_is_added_later_keeps_the_weights(large: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.plan"
-    path.write_bytes(large.read_bytes())
-    added = msgspec.structs.replace(engine_of(large, "onnxruntime"), kind="other", member="other.engine", data=())
-    add_engine(path, added, b"x")
-    assert members(path) == {**members(large), "other.engine": b"x"}
-    with Sampler(path, threads=1) as sampler:
-        sampler.sample(1)
 
 
 # Damage.
@@ -292,12 +282,6 @@ def test_programs_that_read_beyond_the_weights(large: Path, tmp_path: Path) -> N
         Sampler(tmp_path / "a.plan", engine="native", threads=1)
 
 
-def test_no_engine_takes_the_place_of_the_weights(large: Path, tmp_path: Path) -> None:
-    info = msgspec.structs.replace(engine_of(large, "onnxruntime"), member="network.data")
-    with pytest.raises(OptionError, match=r"an engine cannot replace network\.data"):
-        add_engine(large, info, b"x")
-
-
 # Building.
 
 
@@ -324,7 +308,7 @@ def test_what_is_too_large_is_said_before_the_work(
     with pytest.raises(ExportError, match=r"'tiny' has .* of weights in float32; TensorRT's parser is given one ONNX"):
         check_size(network, ["tensorrt"])
     check_size(network, ["auto"])
-    monkeypatch.setattr(build_engine, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr("pysdk.export.build.MAX_MEMBER_BYTES", 1000)
     for arguments in ([], ["--dry-run"]):
         outcome = CliRunner().invoke(
             build_engine.command, [str(conditional_checkpoint), "-o", str(tmp_path / "a.plan"), *arguments]
@@ -336,7 +320,7 @@ def test_what_is_too_large_is_said_before_the_work(
 def test_the_size_that_a_dry_run_says(conditional_checkpoint: Path) -> None:
     network = load_network(str(conditional_checkpoint), {})
     assert network.size == 4 * (network.model.parameters or 0)
-    found = [build_engine.readable(size) for size in (553_800_000 * 4, 998_000_000, 999_600_000, 12_340)]
+    found = [readable(size) for size in (553_800_000 * 4, 998_000_000, 999_600_000, 12_340)]
     assert found == ["2.22 GB", "998 MB", "1 GB", "0.0123 MB"]
 
 

@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 
 from pysdk import Plan
 from pysdk.errors import ExportError
-from pysdk.export.lowering import precision as typed_onnx
-from pysdk.export.lowering import precision_error as typed_error
-from pysdk.export.lowering.precision_error import Inputs, measure, session
+from pysdk.export.engines.tensorrt import precision_error
+from pysdk.export.engines.tensorrt.precision_error import Inputs, measure, session
+from pysdk.export.lowering.precision import TYPES, Typed, in_precision
 from pysdk.plan.manifest import EdmInfo, Manifest, ModelInfo, ScheduleInfo
 
 PRECISIONS = ("float16", "bfloat16")
@@ -65,12 +65,12 @@ def weight(value: float) -> np.ndarray:
 @pytest.mark.parametrize("name", ["conditional", "unconditional"])
 def test_what_runs_in_which_type(request: pytest.FixtureRequest, name: str, precision: str) -> None:
     _, data = read(request.getfixturevalue(f"{name}_plan"))
-    model = onnx.load_from_string(typed_onnx.export(data, precision))
+    model = onnx.load_from_string(in_precision(data, precision))
     onnx.checker.check_model(model, full_check=True)  # types of every node, against its operator
     inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
     types = {v.name: v.type.tensor_type.elem_type for v in [*inferred.value_info, *inferred.input, *inferred.output]}
     types |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
-    low, full = typed_onnx.TYPES[precision], TensorProto.FLOAT
+    low, full = TYPES[precision], TensorProto.FLOAT
     found: dict[str, set[int]] = {}
     for each in model.graph.node:
         found.setdefault(each.op_type, set()).add(types[each.input[0]])
@@ -90,8 +90,8 @@ def test_the_emulated_network_rounds_as_the_real_one(conditional_plan: Path, pre
     manifest, data = read(conditional_plan)
     feed = Inputs(manifest.model, manifest.schedule)(500)
     (exact,) = session(data, 1)(feed)
-    (real,) = ReferenceEvaluator(onnx.load_from_string(typed_onnx.export(data, precision))).run(None, feed)
-    emulated, _ = session(typed_onnx.Typed(data, precision, emulated=True).model.SerializeToString(), 1)(feed)
+    (real,) = ReferenceEvaluator(onnx.load_from_string(in_precision(data, precision))).run(None, feed)
+    emulated, _ = session(Typed(data, precision, emulated=True).model.SerializeToString(), 1)(feed)
     epsilon = 2.0**-11 if precision == "float16" else 2.0**-8
     scale = epsilon * np.abs(exact).max()
     for found in (real, emulated):
@@ -105,12 +105,12 @@ def test_one_layer_is_rounded_exactly(precision: str) -> None:
     feed = Inputs(MODEL, TEN)(1)
     kind = NUMPY[precision]
     expected = (feed["x"].astype(kind).astype(np.float32) * np.float32(kind(3.0001))).astype(kind).astype(np.float32)
-    typed = typed_onnx.Typed(data, precision, emulated=True)
+    typed = Typed(data, precision, emulated=True)
     output, peaks = session(typed.model.SerializeToString(), 1)(feed)
     np.testing.assert_array_equal(output, expected)
     assert typed.layers == ["the_conv (Conv)"]
     assert peaks[0] == pytest.approx(np.abs(expected).max(), rel=1e-2)
-    real = ReferenceEvaluator(onnx.load_from_string(typed_onnx.export(data, precision))).run(None, feed)[0]
+    real = ReferenceEvaluator(onnx.load_from_string(in_precision(data, precision))).run(None, feed)[0]
     np.testing.assert_array_equal(real, expected)
 
 
@@ -123,7 +123,7 @@ def test_elementwise_operations_follow_what_they_read() -> None:
         two=2.0,
         w=weight(1.0),
     )
-    typed = typed_onnx.Typed(data, "float16")
+    typed = Typed(data, "float16")
     made = {each.name: each for each in typed.model.graph.node}
     assert list(made["the_mul"].input) == ["soft", "two"]
     assert list(made["the_conv"].input) == ["double/float16", "w/float16"]
@@ -151,7 +151,7 @@ def test_the_error_is_that_of_float16(unconditional_plan: Path) -> None:
     """What is said of one timestep is what one gets there."""
     manifest, data = read(unconditional_plan)
     found = measure(manifest.model, manifest.schedule, data, "float16", 0.0)  # the first and the last
-    typed = typed_onnx.Typed(data, "float16", emulated=True)
+    typed = Typed(data, "float16", emulated=True)
     feed = Inputs(manifest.model, manifest.schedule)(99)
     difference = session(typed.model.SerializeToString(), 1)(feed)[0] - session(data, 1)(feed)[0]
     assert list(found.times) == [0, 99]
@@ -203,7 +203,7 @@ def test_an_overflow_that_the_output_does_not_show() -> None:
 def test_a_weight_that_does_not_fit(value: float, precision: str) -> None:
     data = graph(node("Conv", ["x", "kernel"], "output"), kernel=weight(value))
     with pytest.raises(ExportError, match=rf"weight 'kernel' has values up to .*, more than {precision} holds"):
-        typed_onnx.export(data, precision)
+        in_precision(data, precision)
 
 
 def test_a_network_that_loses_its_meaning() -> None:
@@ -231,7 +231,7 @@ def test_graphs_inside_a_graph() -> None:
         zero=0.0,
     )
     with pytest.raises(ExportError, match=r"node 'the_if' \(If\) holds a graph of its own"):
-        typed_onnx.export(data, "float16")
+        in_precision(data, "float16")
 
 
 def test_a_network_of_sigma_is_asked_at_its_levels() -> None:
@@ -242,4 +242,4 @@ def test_a_network_of_sigma_is_asked_at_its_levels() -> None:
     assert [inputs.times[0], inputs.times[-1]] == pytest.approx([0.002, 80.0])
     assert inputs(49)["x"].std() == pytest.approx(80, rel=0.5)
     data = graph(node("Conv", ["x", "w"], "output"), w=weight(0.5))
-    assert len(measure(inputs.model, edm, data, "float16", 60.0).times) == typed_error._LEVELS
+    assert len(measure(inputs.model, edm, data, "float16", 60.0).times) == precision_error._LEVELS

@@ -16,11 +16,11 @@ from onnx import numpy_helper
 from pysdk import Plan, Sampler
 from pysdk.engines import registry
 from pysdk.errors import ExportError, OptionError, OutputError
-from pysdk.export import choose as engine_choice
-from pysdk.export.build_engine import build
+from pysdk.export import choose
+from pysdk.export.build import build
 from pysdk.export.check import NetworkBuffers, affordable, is_batch_invariant
 from pysdk.export.importers import load_network
-from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.lowering import torch_to_onnx
 from pysdk.export.lowering.onnx_files import OnnxFiles
 from pysdk.plan.manifest import ModelInfo
 from pysdk.training.checkpoint import load_model
@@ -119,7 +119,7 @@ def exported(conditional_plan: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         good = bytes(plan.member("network.onnx"))
 
     def use(data: bytes | None = None) -> bytes:
-        monkeypatch.setattr(onnx_export, "export_onnx", lambda network: OnnxFiles(data or good))
+        monkeypatch.setattr(torch_to_onnx, "export_onnx", lambda network: OnnxFiles(data or good))
         return good
 
     return use
@@ -176,7 +176,7 @@ def test_nan_weights_are_not_shipped(tmp_path: Path, exported: Any) -> None:
 def test_defaults_are_checked_before_the_work(
     tmp_path: Path, conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, options: dict, message: str
 ) -> None:
-    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: pytest.fail("exported before the check"))
+    monkeypatch.setattr(torch_to_onnx, "export_onnx", lambda network: pytest.fail("exported before the check"))
     with pytest.raises(ExportError, match=f"check the defaults: {message}"):
         build(conditional_checkpoint, tmp_path / "a.plan", **options)
 
@@ -192,7 +192,7 @@ def test_a_plan_that_cannot_be_written(
     tmp_path: Path, conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: pytest.fail("exported before the check"))
+    monkeypatch.setattr(torch_to_onnx, "export_onnx", lambda network: pytest.fail("exported before the check"))
     with pytest.raises(OutputError, match=r"cannot write .*: there is no folder"):
         build(conditional_checkpoint, tmp_path / "file" / "a.plan", batch_size=1)
 
@@ -235,7 +235,7 @@ def test_a_network_that_is_not_covered_runs_on_onnx_runtime(
     with pytest.raises(ExportError, match=re.escape(f"compile the network: {reason}; build with --engine onnxruntime")):
         build(conditional_checkpoint, tmp_path / "a.plan", engine="native")
     network = load_network(str(conditional_checkpoint), {})
-    found, why = engine_choice.candidates(network, OnnxFiles(uncovered(exported())), ["auto"], 2, 0, list)
+    found, why = choose.candidates(network, OnnxFiles(uncovered(exported())), ["auto"], 2, 0, list)
     assert ([candidate.info.kind for candidate in found], why) == (["onnxruntime"], reason)
 
 

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper, parser
 
-from pysdk.export.engines.native import float64 as reference
+from pysdk.export.engines.native import float64
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
 from pysdk.export.engines.native.program import Attention, Program
@@ -21,6 +21,32 @@ TOLERANCE = 5e-6
 
 FOLDED = 1e-6
 """The same between a program before and after fusion if weights were multiplied and rounded to float32; else 1e-12."""
+
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape)
+
+
+STEM = "h = Conv <pads = [1, 1, 1, 1]> (x, stem_w, stem_b)"
+STEM_WEIGHTS = {"stem_w": draw(8, 2, 3, 3) / 3, "stem_b": draw(8)}
+SHAPE = (2, 6, 4)
+"""Of a first convolution of 8 channels, h, over images of SHAPE."""
+
+NORM = (
+    "r = Reshape (h, by_group) i = InstanceNormalization <epsilon = 0.001> (r, ones, zeros) s = Shape (h) "
+    "n = Reshape (i, s) m = Mul (n, gain) g = Add (m, offset)"
+)
+NORM_WEIGHTS = {
+    "by_group": np.array([0, 4, -1]),
+    "ones": draw(4),
+    "zeros": draw(4),
+    "gain": draw(8, 1, 1),
+    "offset": draw(8, 1, 1),
+    **STEM_WEIGHTS,
+}
+"""Of a group norm of h in the five operations that torch writes, n."""
 
 
 def graph(nodes: str, *, opset: int = 18, label: bool = False, **constants: Any) -> bytes:
@@ -66,12 +92,12 @@ def assert_same(
         labels = rng.integers((model.num_classes or 1) + (model.null_label is not None), size=batch)
         feed = {"x": x, "t": np.array([t], np.float32), "label": labels}
         (expected,) = runner.run(["output"], {node.name: feed[node.name] for node in runner.get_inputs()})
-        found = reference.run(program, x, t, labels)
+        found = float64.run(program, x, t, labels)
         largest = np.abs(found).max()
         assert largest > 1e-3  # zeros would agree with zeros
         assert np.abs(found - expected).max() <= TOLERANCE * largest
         atol = FOLDED if any(isinstance(op, Attention) and op.heads == 1 for op in program.ops) else 1e-12
-        np.testing.assert_allclose(reference.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
+        np.testing.assert_allclose(float64.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
     return program
 
 

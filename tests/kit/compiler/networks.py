@@ -58,7 +58,7 @@ def diffusers(**config: object) -> Network:
     """A UNet2DModel."""
     from diffusers import DDPMScheduler
 
-    from kit.diffusers_pipelines import make_unet, save_pipeline
+    from kit.importers.diffusers_pipelines import make_unet, save_pipeline
 
     with tempfile.TemporaryDirectory() as folder:
         scheduler = DDPMScheduler(num_train_timesteps=20)
@@ -67,7 +67,7 @@ def diffusers(**config: object) -> Network:
 
 def openai(name: str) -> Network:
     """A network of OpenAI."""
-    from kit.openai_weights import Golden
+    from kit.importers.openai_weights import Golden
 
     with tempfile.TemporaryDirectory() as folder:
         golden = Golden(name, Path(folder))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kit.chain_cases import Case, assert_same_bits
-from pysdk import _native
+from pysdk import _native, _testing
 
 Float = NDArray[np.float32]
 
@@ -75,7 +75,7 @@ class Played:
             assert_same_bits(got[:count], wanted[:count])
 
 
-def play(device: _native.SimulatedDevice, case: Case, path: str = "auto", *, half: bool = False) -> Played:
+def play(device: _testing.SimulatedDevice, case: Case, path: str = "auto", *, half: bool = False) -> Played:
     """A chain that has begun. Memory of this device is the host's, so numpy writes to the chain's own buffers."""
     chain = make_chain(device, case, path)
     played = Played(case, chain, half)

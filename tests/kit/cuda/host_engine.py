@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pysdk import Plan, _native
+from pysdk import Plan, _testing
 from pysdk.engines import choice, registry
 
 
 class HostEngine:
     """An engine of the plan for the CPU on the buffers of a simulated device, which are the host's."""
 
-    def __init__(self, plan: Path, device: _native.SimulatedDevice, kind: str | None = None) -> None:
+    def __init__(self, plan: Path, device: _testing.SimulatedDevice, kind: str | None = None) -> None:
         self.device = device
         with Plan.open(plan) as opened:
             info, _ = choice.choose(opened, kind)

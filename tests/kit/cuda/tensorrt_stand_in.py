@@ -21,8 +21,8 @@ import numpy as np
 import onnxruntime
 from msgspec.structs import replace
 
-from pysdk import _native
-from pysdk.engines.tensorrt.library import Library
+from pysdk import _native, _testing
+from pysdk.engines.tensorrt.libraries import Library
 from pysdk.plan.manifest import EngineInfo
 
 VERSION = "11.4.1.10"
@@ -62,7 +62,7 @@ class StandIn:
         refuse: names of functions, each of which fails the next time it is called.
     """
 
-    def __init__(self, device: _native.SimulatedDevice, info: EngineInfo = INFO) -> None:
+    def __init__(self, device: _testing.SimulatedDevice, info: EngineInfo = INFO) -> None:
         self.device = device
         self.info = info
         self.environment = "driver 580"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pysdk import _native
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError
@@ -33,7 +33,7 @@ def test_native_is_the_reference(name, process):
     initial = np.random.default_rng(0).uniform(-1, 1, (COUNT, *SHAPE)).astype(np.float32)
     started = initial if name == "reverse_ddim" else None
     seeds, images = np.full(COUNT, 3, np.uint64), np.arange(COUNT, dtype=np.uint64)
-    expected = reference.run(table, network, shape=SHAPE, seeds=3, images=images, initial=started)
+    expected = numpy_chain.run(table, network, shape=SHAPE, seeds=3, images=images, initial=started)
     chain = _native.Chain(batch=COUNT, shape=SHAPE, out_channels=SHAPE[0])
 
     def call():

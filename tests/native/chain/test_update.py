@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kit.chain_cases import CLIPS, Case, assert_chain_equals_reference, assert_same_bits, make_case
 from kit.processes import IMPORTS
 
-from pysdk.diffusion import numpy_chain as reference
+from pysdk.diffusion import numpy_chain
 from pysdk.diffusion.table import Clip, StepTable
 
 
@@ -113,8 +113,8 @@ def test_stopping_between_rows_changes_nothing():
 
 def test_two_term_row_by_hand():
     table = StepTable.from_columns(t=[7.0], p=0.0, q=2.0, a=0.5, b=0.25)
-    state = reference.State.start(np.array([[[[4.0, -8.0]]]], np.float32))
+    state = numpy_chain.State.start(np.array([[[[4.0, -8.0]]]], np.float32))
     f = np.array([[[[1.0, 3.0]]]], np.float32)
-    after = reference.advance_row(table.rows[0], state, f, clip=Clip.clamp(3.0))
+    after = numpy_chain.advance_row(table.rows[0], state, f, clip=Clip.clamp(3.0))
     np.testing.assert_array_equal(after.d1, [[[[2.0, 3.0]]]])
     np.testing.assert_array_equal(after.x, [[[[2.5, -3.25]]]])

@@ -230,7 +230,6 @@ def test_an_error_in_a_chain_comes_out_of_it():
     assert chain.advance(2) == 2
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_stops_a_long_chain():
     """No Python runs between the steps: the chain itself looks for signals."""
     code = (

@@ -191,7 +191,6 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent with kill")
 def test_ctrl_c_stops_and_leaves_the_bound_usable() -> None:
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

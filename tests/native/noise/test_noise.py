@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pysdk import _native, noise
+from pysdk import _testing, noise
 from pysdk.errors import OptionError
 
 UINT64 = st.integers(0, 2**64 - 1)
-PHILOX = pytest.mark.parametrize("philox", [_native.philox, noise.philox], ids=["native", "numpy"])
+PHILOX = pytest.mark.parametrize("philox", [_testing.philox, noise.philox], ids=["native", "numpy"])
 
 
 def bits(x: NDArray[np.float32]) -> NDArray[np.uint32]:
@@ -48,7 +48,7 @@ def test_philox_equals_the_definition_in_python_integers(seed: int, numbers: lis
         c = [(b >> 32) ^ c[1] ^ k[0], b & 0xFFFFFFFF, (a >> 32) ^ c[3] ^ k[1], a & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     counter = np.array([numbers], np.uint32)
-    assert _native.philox(seed, counter).tolist() == noise.philox(seed, counter).tolist() == [c]
+    assert _testing.philox(seed, counter).tolist() == noise.philox(seed, counter).tolist() == [c]
 
 
 @settings(deadline=None)
@@ -60,18 +60,18 @@ def test_philox_equals_the_definition_in_python_integers(seed: int, numbers: lis
 )
 def test_native_and_numpy_normals_have_the_same_bits(seed: int, images: list[int], draw: int, shape: tuple[int, ...]):
     index = np.array(images, np.uint64)
-    native = _native.normal(seed, index, draw, shape)
+    native = _testing.normal(seed, index, draw, shape)
     assert native.shape == (len(images), *shape)
     np.testing.assert_array_equal(bits(native), bits(noise.normal(seed, images, draw, shape)))
 
 
 def test_an_image_does_not_depend_on_its_neighbours_and_prefixes_agree():
     images = np.array([5, 2**32 + 5, 2**63, 0], np.uint64)
-    batch = _native.normal(1, images, 3, (3, 8, 9))
+    batch = _testing.normal(1, images, 3, (3, 8, 9))
     for i, image in enumerate(images):
-        alone = _native.normal(1, images[i : i + 1], 3, (3, 8, 9))[0]
+        alone = _testing.normal(1, images[i : i + 1], 3, (3, 8, 9))[0]
         np.testing.assert_array_equal(bits(batch[i]), bits(alone))
-        short = _native.normal(1, np.array([image]), 3, (7,))[0]
+        short = _testing.normal(1, np.array([image]), 3, (7,))[0]
         np.testing.assert_array_equal(bits(batch[i].ravel()[:7]), bits(short))
     assert len({row.tobytes() for row in batch}) == len(images)
 
@@ -86,10 +86,10 @@ def test_seed_per_image():
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "baseline"])
 def test_every_instruction_set_gives_the_same_bits(isa: str):
     code = (
-        "import sys, numpy as np; from pysdk import _native;"
+        "import sys, numpy as np; from pysdk import _native, _testing;"
         "assert _native.isa() == sys.argv[1], _native.isa();"
-        "z = _native.normal(3, np.arange(5, dtype=np.uint64), 1, (3, 31, 33));"
-        "e = _native.exp(np.linspace(-100, 100, 9999, dtype=np.float32));"
+        "z = _testing.normal(3, np.arange(5, dtype=np.uint64), 1, (3, 31, 33));"
+        "e = _testing.exp(np.linspace(-100, 100, 9999, dtype=np.float32));"
         "sys.stdout.buffer.write(z.tobytes() + e.tobytes())"
     )
     command = [sys.executable, "-c", code, isa]
@@ -112,7 +112,7 @@ def test_an_unknown_instruction_set_is_an_error():
 @pytest.fixture(scope="module")
 def sample() -> NDArray[np.float64]:
     """Two million normals of one gallery, as float64."""
-    return _native.normal(2024, np.arange(2000, dtype=np.uint64), 0, (1000,)).astype(np.float64)
+    return _testing.normal(2024, np.arange(2000, dtype=np.uint64), 0, (1000,)).astype(np.float64)
 
 
 def test_moments(sample: NDArray[np.float64]):
@@ -144,8 +144,8 @@ def test_no_correlation_between_neighbours_draws_images_and_seeds(sample: NDArra
         np.roll(sample, 1, axis=1),
         np.roll(sample, 2, axis=1),
         np.roll(sample, 1, axis=0),
-        _native.normal(2024, images, 1, (1000,)),
-        _native.normal(2025, images, 0, (1000,)),
+        _testing.normal(2024, images, 1, (1000,)),
+        _testing.normal(2025, images, 0, (1000,)),
     ]
     for other in others:
         assert abs((sample * other).mean()) < 5 / math.sqrt(n)
@@ -175,13 +175,13 @@ def test_sin_and_cos_error():
 
 def test_exp_error_and_saturation():
     x = np.linspace(-87, 88, 400_001).astype(np.float32)
-    assert ulps(_native.exp(x), np.exp(x.astype(np.float64))) < 1.5
+    assert ulps(_testing.exp(x), np.exp(x.astype(np.float64))) < 1.5
     with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(bits(_native.exp(x)), bits(noise.exp(x)))
+        np.testing.assert_array_equal(bits(_testing.exp(x)), bits(noise.exp(x)))
         special = np.array([-np.inf, -200, 200, np.inf, np.nan, 0.0, -0.0], np.float32)
-        got = _native.exp(special)
+        got = _testing.exp(special)
         np.testing.assert_array_equal(got, noise.exp(special))
-    ends = _native.exp(np.array([-87, -87, 88, 88], np.float32))
+    ends = _testing.exp(np.array([-87, -87, 88, 88], np.float32))
     np.testing.assert_array_equal(got[:4], ends)
     assert np.isnan(got[4])
     np.testing.assert_array_equal(got[5:], [1, 1])
@@ -190,19 +190,19 @@ def test_exp_error_and_saturation():
 def test_errors_name_value_and_remedy():
     images = np.zeros(1, np.uint64)
     with pytest.raises(TypeError, match=r"images has dtype int64; convert it with .astype\(numpy.uint64\)"):
-        _native.normal(0, np.zeros(1, np.int64), 0, (4,))
+        _testing.normal(0, np.zeros(1, np.int64), 0, (4,))
     with pytest.raises(TypeError, match="images is a list; a numpy array of uint64 is needed"):
-        _native.normal(0, [0], 0, (4,))  # type: ignore[arg-type]
+        _testing.normal(0, [0], 0, (4,))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"images has shape \(1, 1\)"):
-        _native.normal(0, images[None], 0, (4,))
+        _testing.normal(0, images[None], 0, (4,))
     with pytest.raises(ValueError, match="shape holds -1"):
-        _native.normal(0, images, 0, (-1,))
+        _testing.normal(0, images, 0, (-1,))
     with pytest.raises(ValueError, match="more than 2\\^33 elements"):
-        _native.normal(0, images, 0, (2**40, 2**40))
+        _testing.normal(0, images, 0, (2**40, 2**40))
     with pytest.raises(TypeError):
-        _native.normal(-1, images, 0, (4,))
+        _testing.normal(-1, images, 0, (4,))
     with pytest.raises(OptionError, match="between 0 and 2\\^64 - 1"):
         noise.normal(0, [-1], 0, (4,))
     with pytest.raises(OptionError, match="draw is -1"):
         noise.normal(0, [0], -1, (4,))
-    assert _native.normal(0, np.zeros(0, np.uint64), 0, (4,)).shape == (0, 4)
+    assert _testing.normal(0, np.zeros(0, np.uint64), 0, (4,)).shape == (0, 4)

@@ -1,1 +1,1 @@
-"""Reading an ONNX graph as a program, one node after the other."""
+"""Reads an ONNX graph as a program, node by node."""

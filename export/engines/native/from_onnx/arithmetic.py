@@ -1,4 +1,4 @@
-"""Sums and products: of constants, of gates (SiLU), of group norms (affine, scale and shift), of tensors."""
+"""Sums and products with constants, gates (SiLU), group norms (affine, scale and shift) and tensors."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Emitter:
         return value
 
     def as_map(self, value: Value | None) -> int:
-        """The tensor of which `value` is the whole (batch, channels, height, width)."""
+        """The tensor that `value` is the whole of, as (batch, channels, height, width)."""
         view = self.view(value)
         tensor = self.tensor(view)
         whole = map_view(view.tensor, tensor)

@@ -113,7 +113,7 @@ def gemm(lowering: Lowering, node: Node) -> Value:
 
 
 def dense(lowering: Lowering, view: View, weight: NDArray[Any], bias: NDArray[Any] | None = None) -> View:
-    """The linear layer `weight` (O, I) on the last dimension: of vectors, or of the pixels of a map."""
+    """The linear layer `weight` (O, I) on the last dimension of vectors, or of a map's pixels."""
     tensor = lowering.tensor(view)
     channels = coalesced([Component(tensor.channels, "c", 1)])
     if not covers(view, tensor) or view.dims[-1] != channels or weight.shape[1] != tensor.channels:

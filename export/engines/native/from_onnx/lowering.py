@@ -1,4 +1,4 @@
-"""ONNX graph -> program, one node after the other.
+"""Turns an ONNX graph into a program, node by node.
 
 Every value is a constant, a view of a tensor that some operation writes, or an expression that waits for the node that
 completes an operation (`values`). Nodes with constant inputs are computed; the batch is a number that stands for any

@@ -1,4 +1,4 @@
-"""The branch that depends on t alone: sines of it."""
+"""The branch that depends on t alone: its sines."""
 
 from __future__ import annotations
 

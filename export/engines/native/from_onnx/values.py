@@ -1,4 +1,4 @@
-"""What a name of the graph can stand for while it is read, besides a `View` of a tensor of the program."""
+"""What a name in the graph can stand for while it is read, beside a `View` of one of the program's tensors."""
 
 from __future__ import annotations
 

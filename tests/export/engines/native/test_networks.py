@@ -12,8 +12,7 @@ from kit.compiler.graphs import assert_same, kinds
 from kit.compiler.networks import NETWORKS
 
 from pysdk.export.check import NetworkBuffers
-from pysdk.export.engines.native import float64 as reference
-from pysdk.export.engines.native import tactics
+from pysdk.export.engines.native import float64, tactics
 from pysdk.export.engines.native.builder import MAX_RELATIVE_ERROR, loaded
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
@@ -74,7 +73,7 @@ def test_the_engine_computes_the_program(exported, name, tactic):
         buffers.network_labels[:], buffers.network_time[:] = rng.integers(model.num_classes or 1, size=3), t
         buffers.network_output.fill(np.nan)
         call()
-        expected = reference.run(program, buffers.network_input, t, buffers.network_labels)
+        expected = float64.run(program, buffers.network_input, t, buffers.network_labels)
         assert np.abs(buffers.network_output - expected).max() <= MAX_RELATIVE_ERROR * np.abs(expected).max()
 
 
@@ -83,7 +82,7 @@ def test_timesteps_may_differ_between_images_in_float64(plan_network):
     program = fuse(lower(data, model))
     x = np.random.default_rng(0).standard_normal((3, *model.shape))
     times, labels = np.array([0.0, 5.0, 19.0]), np.zeros(3, np.int64)
-    together = reference.run(program, x, times, labels)
+    together = float64.run(program, x, times, labels)
     for index, t in enumerate(times):
-        alone = reference.run(program, x[index : index + 1], t, labels[:1])
+        alone = float64.run(program, x[index : index + 1], t, labels[:1])
         np.testing.assert_allclose(together[index : index + 1], alone, rtol=0, atol=1e-12)

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from kit.compiler.graphs import graph, model_info
 
-from pysdk.export.engines.native import builder as native_builder
-from pysdk.export.engines.native import float64 as reference
-from pysdk.export.engines.native import tactics
+from pysdk.export.engines.native import builder, float64, tactics
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
 from pysdk.export.engines.native.program import Conv, NotCovered, Tensor
@@ -80,23 +78,23 @@ def test_a_layer_alone_is_the_layer(program):
     op = program.ops[2]
     values = {}
     x = RNG.standard_normal((1, 16, 16, 16))
-    reference.run(program, x, 0.0, see=lambda op, value: values.setdefault(op.out, value))
-    alone = reference.run(tactics.layer(program, op), values[op.x[0]], 0.0)
+    float64.run(program, x, 0.0, see=lambda op, value: values.setdefault(op.out, value))
+    alone = float64.run(tactics.layer(program, op), values[op.x[0]], 0.0)
     np.testing.assert_array_equal(alone, values[op.out])
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [(1e-5, {"winograd4"}), (9e-7, {"winograd2", "direct"})])
 def test_accuracy_decides(monkeypatch, program, limit, allowed):
-    monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", limit)
+    monkeypatch.setattr(builder, "MAX_RELATIVE_ERROR", limit)
     fast = tactics.guessed(program, 1)
-    checked = native_builder.Checked(fast, MODEL, 10, 0.0, list)
-    found, comparison = native_builder.accurate(fast, checked, OnnxFiles(DATA))
+    checked = builder.Checked(fast, MODEL, 10, 0.0, list)
+    found, comparison = builder.accurate(fast, checked, OnnxFiles(DATA))
     assert comparison.relative <= limit
     assert allowed & set(chosen(found))
 
 
 def test_what_cannot_be_accurate_enough_is_not_covered(monkeypatch, program):
-    monkeypatch.setattr(native_builder, "MAX_RELATIVE_ERROR", 1e-12)
-    checked = native_builder.Checked(program, MODEL, 10, 0.0, list)
+    monkeypatch.setattr(builder, "MAX_RELATIVE_ERROR", 1e-12)
+    checked = builder.Checked(program, MODEL, 10, 0.0, list)
     with pytest.raises(NotCovered, match=r"it is .* of the largest output away from float64; the limit is 1e-12"):
-        native_builder.accurate(tactics.guessed(program, 1), checked, OnnxFiles(DATA))
+        builder.accurate(tactics.guessed(program, 1), checked, OnnxFiles(DATA))

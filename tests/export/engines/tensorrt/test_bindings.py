@@ -28,13 +28,13 @@ FUNCTIONS = (
 PROBE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from pysdk import tensorrt_library
+from pysdk.engines.tensorrt import libraries
 from pysdk.errors import EngineError
-from pysdk.engines.tensorrt.library import Log
+from pysdk.engines.tensorrt.libraries import Log
 from pysdk.engines.tensorrt.protocols import TensorrtContext, TensorrtEngine
-library = tensorrt_library.find("tensorrt")
+library = libraries.find("tensorrt")
 api = library.api
-assert library.version == tensorrt_library.installed_version("tensorrt"), library.version
+assert library.version == libraries.installed_version("tensorrt"), library.version
 assert library.network_flags() and not library.compute_capabilities() and not library.capture_flags()
 assert len({int(flag) for flag in library.strip_flags()}) == 2
 assert {library.dtype_name(kind) for kind in api.DataType.__members__.values()} >= {

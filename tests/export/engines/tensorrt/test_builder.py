@@ -11,17 +11,18 @@ import pytest
 from click.testing import CliRunner
 
 from pysdk import Plan, Sampler
-from pysdk.engines.tensorrt import library as tensorrt_library
-from pysdk.engines.tensorrt.library import Library, Log
+from pysdk.engines.tensorrt import libraries
+from pysdk.engines.tensorrt.libraries import Library, Log
 from pysdk.errors import CheckpointError, EngineError, ExportError, MissingDependencyError, OptionError
 from pysdk.export import build_engine
-from pysdk.export.engines import tensorrt as tensorrt_builder
-from pysdk.export.engines.tensorrt import Built
+from pysdk.export.build import build
+from pysdk.export.engines.tensorrt.builder import Built, build_tensorrt
+from pysdk.export.engines.tensorrt.compiler import read_timing_cache
 from pysdk.export.importers import load_network
-from pysdk.export.importers.trtexec import model as tensorrt_plan
-from pysdk.export.lowering import precision as typed_onnx
-from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.importers.trtexec import model
+from pysdk.export.lowering import torch_to_onnx
 from pysdk.export.lowering.onnx_files import OnnxFiles
+from pysdk.export.lowering.precision import in_precision
 from pysdk.export.network import Network
 from pysdk.export.settings import TensorrtOptions, check_engines
 from pysdk.machine import cuda_driver
@@ -35,7 +36,7 @@ def device() -> str | None:
 
 
 rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in tensorrt_library.installed(),
+    "tensorrt_rtx" not in libraries.installed(),
     reason="TensorRT-RTX is not installed (`pip install 'pysdk-diffusion[tensorrt]'`)",
 )
 no_device = pytest.mark.skipif(device() is not None, reason="this machine has a GPU")
@@ -43,7 +44,7 @@ no_device = pytest.mark.skipif(device() is not None, reason="this machine has a 
 
 @pytest.fixture(scope="session")
 def library() -> Library:
-    return tensorrt_library.find("tensorrt_rtx")
+    return libraries.find("tensorrt_rtx")
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def data(conditional_plan: Path) -> bytes:
 @pytest.fixture(scope="session")
 def built(network: Network, data: bytes, library: Library) -> Built:
     options = TensorrtOptions(batch_profile=(1, 2, 8), compute_capabilities=("8.9", "12.0"))
-    return tensorrt_builder.build(network, data, 4, options, 0.0, library=library)
+    return build_tensorrt(network, data, 4, options, 0.0, library=library)
 
 
 @rtx
@@ -97,7 +98,7 @@ def test_tensorrt_takes_the_precision_from_the_file(data: bytes, library: Librar
     trt, log = library.api, Log()
     logger = library.logger(log)
     parsed = trt.Builder(logger).create_network(library.network_flags())
-    assert trt.OnnxParser(parsed, logger).parse(typed_onnx.export(data, precision)), log.reason()
+    assert trt.OnnxParser(parsed, logger).parse(in_precision(data, precision)), log.reason()
     types: dict[str, set[str]] = {}
     for layer in (parsed.get_layer(index) for index in range(parsed.num_layers)):
         types.setdefault(layer.type.name, set()).add(layer.get_output(0).dtype.name)
@@ -109,7 +110,7 @@ def test_tensorrt_takes_the_precision_from_the_file(data: bytes, library: Librar
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_typed_engines(network: Network, data: bytes, library: Library, precision: str) -> None:
     logged: list[tuple[str, str]] = []
-    found = tensorrt_builder.build(
+    found = build_tensorrt(
         network,
         data,
         2,
@@ -131,10 +132,10 @@ def test_typed_engines(network: Network, data: bytes, library: Library, precisio
 def test_a_plan_with_an_engine_runs_where_there_is_no_device(
     conditional_checkpoint: Path, data: bytes, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "export_onnx", lambda network: OnnxFiles(data))
+    monkeypatch.setattr(torch_to_onnx, "export_onnx", lambda network: OnnxFiles(data))
     path = tmp_path / "a.plan"
     options = TensorrtOptions(precision="float16")
-    manifest = build_engine.build(
+    manifest = build(
         conditional_checkpoint, path, engine="tensorrt", tensorrt=options, batch_size=2, steps=3, check_seconds=0
     )
     assert [info.kind for info in manifest.engines] == ["tensorrt", "onnxruntime"]
@@ -191,8 +192,8 @@ def test_options_of_the_command(conditional_checkpoint: Path, arguments: list[st
 
 
 def test_the_library_can_be_named(conditional_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
-    for name in tensorrt_library.TITLES:
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
+    for name in libraries.TITLES:
         arguments = [str(conditional_checkpoint), "--engine", "tensorrt", "--tensorrt-library", name]
         error = CliRunner().invoke(build_engine.command, arguments).exception
         assert isinstance(error, MissingDependencyError)
@@ -206,11 +207,11 @@ def test_the_command_shows_what_it_would_build(conditional_checkpoint: Path) -> 
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_library.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"neither .* `pip install 'pysdk-diffusion\[tensorrt\]'`"):
-        tensorrt_library.find()
+        libraries.find()
     with pytest.raises(MissingDependencyError, match="tensorrt is not installed; get it with `pip install tensorrt`"):
-        tensorrt_library.find("tensorrt")
+        libraries.find("tensorrt")
 
 
 @rtx
@@ -224,7 +225,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_options_that_do_not_fit(network: Network, data: bytes, library: Library, options: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        tensorrt_builder.build(network, data, 4, TensorrtOptions(**options), 0.0, library=library)
+        build_tensorrt(network, data, 4, TensorrtOptions(**options), 0.0, library=library)
 
 
 @rtx
@@ -232,7 +233,7 @@ def test_options_that_do_not_fit(network: Network, data: bytes, library: Library
 def test_an_engine_without_weights_needs_a_device(network: Network, data: bytes, library: Library) -> None:
     options = TensorrtOptions(strip_weights=True)
     with pytest.raises(ExportError, match="needs a GPU to build an engine without weights, and there is no NVIDIA"):
-        tensorrt_builder.build(network, data, 4, options, 0.0, library=library)
+        build_tensorrt(network, data, 4, options, 0.0, library=library)
 
 
 @rtx
@@ -244,13 +245,13 @@ def test_a_timing_cache_that_cannot_be_used_is_not_overwritten(library: Library,
     logger = library.logger(log)
     config = library.make("Builder", log, logger).create_builder_config()
     with pytest.raises(ExportError, match=r"the timing cache '.*a\.cache' cannot be used here \(.*\): it may be of"):
-        tensorrt_builder.read_timing_cache(config, path, log)
+        read_timing_cache(config, path, log)
 
 
 @rtx
 def test_networks_that_tensorrt_does_not_take(network: Network, data: bytes, library: Library) -> None:
     def build(changed: bytes) -> None:
-        tensorrt_builder.build(network, changed, 4, TensorrtOptions(), 0.0, library=library)
+        build_tensorrt(network, changed, 4, TensorrtOptions(), 0.0, library=library)
 
     with pytest.raises(ExportError, match=r"TensorRT-RTX [0-9.]+ cannot read the network: "):
         build(b"nonsense")
@@ -276,7 +277,7 @@ def test_an_engine_file_is_known_by_its_header(built: Built, library: Library, t
     assert ".".join(map(str, engine[24:28])) == library.version
     path = tmp_path / "model.bin"
     path.write_bytes(engine)
-    assert tensorrt_plan.matches(str(path))
+    assert model.matches(str(path))
     with pytest.raises(CheckpointError, match=rf"engine of TensorRT-RTX {library.version}: ") as caught:
         load_network(str(path), {})
     assert "build from the ONNX file it was made of instead" in str(caught.value)

@@ -14,14 +14,13 @@ from kit.places import ROOT
 from msgspec.structs import replace
 
 from pysdk import Plan
-from pysdk.engines.tensorrt import engine as tensorrt
-from pysdk.engines.tensorrt import library as tensorrt_library
+from pysdk.engines.tensorrt import engine, libraries
 from pysdk.export import build_engine
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
 
 pytestmark = pytest.mark.skipif(
-    tensorrt_library.installed()[:1] != ["tensorrt_rtx"],
+    libraries.installed()[:1] != ["tensorrt_rtx"],
     reason="TensorRT-RTX is not installed (`pip install 'pysdk-diffusion[tensorrt]'`), or not the one that is taken",
 )
 SCRIPT = ROOT / "export" / "build_engine.py"
@@ -67,14 +66,14 @@ def test_the_advice_for_another_gpu_can_be_followed(
     with Plan.open(path) as plan:
         old = plan.manifest.engines[0]
     monkeypatch.setattr(cuda_driver, "device", lambda number=0: CudaDevice("NVIDIA A10", "8.6"))
-    found = re.search(r"again with `pysdk build (.*)`$", str(tensorrt.unusable(old)))
+    found = re.search(r"again with `pysdk build (.*)`$", str(engine.unusable(old)))
     assert found is not None
     arguments = shlex.split(found[1].replace("PLAN", str(path)))
     result = CliRunner().invoke(build_engine.command, [*arguments, "--check-seconds", "0"])
     assert result.exit_code == 0, result.exception
     with Plan.open(path) as plan:
         new = plan.manifest.engines[0]
-    assert tensorrt.unusable(new) is None
+    assert engine.unusable(new) is None
     capability = "compute_capability"
     assert {"8.6", "8.9"} <= set(new.requires[capability].split())
     assert replace(new, requires={}, notes="", max_abs_error=None) == replace(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from kit.diffusers_pipelines import CIFAR, SMALL, make_unet, run_ours, run_theirs, save_pipeline
+from kit.importers.diffusers_pipelines import CIFAR, SMALL, make_unet, run_ours, run_theirs, save_pipeline
 
 from pysdk import Plan, Sampler
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.importers import load_network
-from pysdk.export.lowering import torch_to_onnx as onnx_export
+from pysdk.export.lowering import torch_to_onnx
 
 TOLERANCE = 1e-4
 """Largest error of a chain's end, for images in [-1, 1]."""
@@ -42,7 +42,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def lower(tmp_path_factory):
     """folder -> plan, through `build`; an ONNX file is exported once for each set of weights."""
-    exported, export = {}, onnx_export.export_onnx
+    exported, export = {}, torch_to_onnx.export_onnx
 
     def export_once(network):
         key = sum(parameter.double().abs().sum().item() for parameter in network.module.parameters())
@@ -53,7 +53,7 @@ def lower(tmp_path_factory):
     def make(folder: str, **options: object) -> Path:
         plan = tmp_path_factory.mktemp("plan") / "engine.plan"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(onnx_export, "export_onnx", export_once)
+            patch.setattr(torch_to_onnx, "export_onnx", export_once)
             build(folder, plan, batch_size=2, check_seconds=2, **options)  # compared with the pipeline here
         return plan
 

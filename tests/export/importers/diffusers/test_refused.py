@@ -8,14 +8,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
-from kit.diffusers_pipelines import SMALL, make_unet, save_pipeline
+from kit.importers.diffusers_pipelines import SMALL, make_unet, save_pipeline
 from safetensors.torch import load_file, save_file
 
 from pysdk.errors import CheckpointError, MissingDependencyError, OptionError
 from pysdk.export import build_engine
+from pysdk.export.build import build
 from pysdk.export.importers import load_network
-from pysdk.export.importers.diffusers import folder as diffusers_folder
-from pysdk.export.importers.diffusers import model as diffusers_model
+from pysdk.export.importers.diffusers import folder, model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -229,10 +229,10 @@ def test_the_hub_sends_configs_first_and_pickles_last(pipeline, monkeypatch):
         asked.append((repository, revision, patterns))
         return pipeline
 
-    monkeypatch.setattr(diffusers_folder, "download", download)
+    monkeypatch.setattr(folder, "download", download)
     network = load_network("somebody/pipeline", {"revision": "v1"})
     assert network.model.name == "somebody/pipeline"
-    assert asked[0] == ("somebody/pipeline", "v1", diffusers_folder.CONFIG_FILES)
+    assert asked[0] == ("somebody/pipeline", "v1", folder.CONFIG_FILES)
     assert [patterns[0] for _, _, patterns in asked[1:]] == [f"unet/{WEIGHTS}"]
 
 
@@ -247,13 +247,15 @@ def test_the_hub_sends_configs_first_and_pickles_last(pipeline, monkeypatch):
     ],
 )
 def test_what_is_taken_for_a_hub_id(source, matches):
-    assert diffusers_model.matches(source) == matches
+    assert model.matches(source) == matches
 
 
 def test_diffusers_is_optional(pipeline, monkeypatch, tmp_path):
-    monkeypatch.setattr("pysdk.engines.importlib.util.find_spec", lambda name: None if name == "diffusers" else name)
+    monkeypatch.setattr(
+        "pysdk.distribution.importlib.util.find_spec", lambda name: None if name == "diffusers" else name
+    )
     with pytest.raises(MissingDependencyError, match=r"pip install 'pysdk-diffusion\[diffusers\]'"):
-        build_engine.build(pipeline, tmp_path / "engine.plan")
+        build(pipeline, tmp_path / "engine.plan")
 
 
 # The command.

@@ -10,7 +10,7 @@ from torch import nn
 
 from pysdk import Sampler
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.importers import load_network
 
 SHAPE = (3, 8, 8)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pysdk import Sampler
 from pysdk.errors import CheckpointError, ExportError, OptionError
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.importers import load_network
 from pysdk.export.lowering.surgery import all_tensors
 

@@ -8,11 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from kit.openai_weights import IMAGES, LABELS, SEED, Golden
+from kit.importers.openai_weights import IMAGES, LABELS, SEED, Golden
 
 from pysdk import Sampler, _native
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.export.build_engine import build
+from pysdk.export.build import build
 from pysdk.export.classifier.openai import load_classifier
 from pysdk.export.importers import load_network
 from pysdk.export.importers.openai.flags import parse_flags

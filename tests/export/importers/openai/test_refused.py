@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.openai_weights import Golden
+from kit.importers.openai_weights import Golden
 
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers import load_network

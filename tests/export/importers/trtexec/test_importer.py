@@ -10,15 +10,15 @@ from torch import nn
 
 from pysdk import Plan, Sampler
 from pysdk.engines.tensorrt.engine import check_io
-from pysdk.engines.tensorrt.library import IoTensor
+from pysdk.engines.tensorrt.libraries import IoTensor
 from pysdk.errors import CheckpointError, EngineError, OptionError
 from pysdk.export import build_engine
+from pysdk.export.build import build
 from pysdk.export.classifier.adding import add_classifier
 from pysdk.export.importers.onnx.options import parse_options
-from pysdk.export.importers.trtexec import model as tensorrt_plan
+from pysdk.export.importers.trtexec import model
 from pysdk.export.importers.trtexec.engine import EngineFile, network_of
 from pysdk.export.network import Network
-from pysdk.plan.writer import add_engine
 
 FORM = {"prediction_type": "epsilon", "schedule": "linear", "timesteps": "20"}
 X = IoTensor("sample", "float32", (-1, 3, 8, 8), True)
@@ -153,14 +153,14 @@ def test_options_refused(io: tuple[IoTensor, ...], options: dict[str, str], reas
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that this machine would read as a good engine."""
     file = EngineFile("tensorrt", "11.4.1.10", "9.0", (X, T, OUT), {"sample": PROFILE, "timestep": (1, 1, 1)})
-    monkeypatch.setattr(tensorrt_plan, "read", lambda name, path: (file, DATA))
+    monkeypatch.setattr(model, "read", lambda name, path: (file, DATA))
     (tmp_path / "model.engine").write_bytes(DATA)
     return tmp_path / "model.engine"
 
 
 def test_a_plan_without_onnx(raw: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.plan"
-    manifest = build_engine.build(raw, path, importer_options=FORM, steps=5, batch_size=8)
+    manifest = build(raw, path, importer_options=FORM, steps=5, batch_size=8)
     assert list(manifest.members) == ["tensorrt.engine"]
     with Plan.open(path) as plan:
         plan.verify()
@@ -173,16 +173,14 @@ def test_a_plan_without_onnx(raw: Path, tmp_path: Path) -> None:
         Sampler(path)
     with pytest.raises(OptionError, match="has no engine for the CPU, where alone classifier guidance runs; build one"):
         add_classifier(path, nn.Identity(), 3)
-    info = manifest.engines[0]
-    assert add_engine(path, info, DATA + b"new").engines == (info,)
 
 
 def test_a_header_names_the_version(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"ftrt" + bytes(20) + bytes([10, 13, 3, 9]) + bytes(36))
-    assert tensorrt_plan.header(path) == ("tensorrt", "TensorRT 10.13.3.9")
+    assert model.header(path) == ("tensorrt", "TensorRT 10.13.3.9")
     path.write_bytes(DATA)
-    assert tensorrt_plan.header(path) == ("tensorrt", "TensorRT")
+    assert model.header(path) == ("tensorrt", "TensorRT")
 
 
 def test_the_command(raw: Path, tmp_path: Path) -> None:
@@ -207,5 +205,5 @@ def test_the_command(raw: Path, tmp_path: Path) -> None:
 )
 def test_what_an_engine_cannot_become(raw: Path, tmp_path: Path, options: dict[str, Any], reason: str) -> None:
     with pytest.raises(OptionError, match=reason):
-        build_engine.build(raw, tmp_path / "model.plan", importer_options=FORM, **options)
+        build(raw, tmp_path / "model.plan", importer_options=FORM, **options)
     assert not (tmp_path / "model.plan").exists()

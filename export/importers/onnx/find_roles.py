@@ -1,13 +1,13 @@
-"""Which tensors of somebody's network are the denoiser's: by option, else by rank and dtype, else by usual names."""
+"""Finds which tensors of a foreign network are a denoiser's: by option, else by rank and dtype, else by usual names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.errors import CheckpointError, OptionError
-from pysdk.export.importers.onnx.options import OnnxOptions, TimeShape
+from pysdk.export.importers.onnx.options import OnnxOptions
+from pysdk.export.lowering.tensor_roles import Port, TensorRoles, TimeShape
 
 _TIME_NAMES = frozenset({"t", "time", "times", "timestep", "timesteps", "time_step", "noise_level"})
 _SIGMA_NAMES = frozenset({"sigma", "sigmas", "noise_labels", "c_noise"})
@@ -18,40 +18,7 @@ _MANY_CHANNELS = 4
 """An axis longer than this is not taken for channels unless --layout says so."""
 
 
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a network.
-
-    Attributes:
-        name: of the tensor.
-        dtype: "float32", "int64", ...
-        shape: a size, a name or None for each axis.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...]
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """Which tensors of a network are the denoiser's, and their form.
-
-    Attributes:
-        x, t, label, output: their names; label None for a network without classes.
-        channels_last: x and output are (batch, H, W, C).
-        time_shape: t is a scalar, (1,) ("one") or (batch,).
-    """
-
-    x: str
-    t: str
-    label: str | None
-    output: str
-    channels_last: bool
-    time_shape: TimeShape
-
-
-def find_wiring(inputs: Sequence[Port], outputs: Sequence[str], told: OnnxOptions) -> Wiring:
+def find_roles(inputs: Sequence[Port], outputs: Sequence[str], told: OnnxOptions) -> TensorRoles:
     """Which inputs and which of these outputs are which.
 
     Raises:
@@ -92,13 +59,13 @@ def find_wiring(inputs: Sequence[Port], outputs: Sequence[str], told: OnnxOption
     for name, kinds in ((x, _FLOATS), (t, times), (label, INTEGERS)):
         if name is not None and free[name].dtype not in kinds:
             raise CheckpointError(f"input {name!r} is {free[name].dtype}, which cannot be what it is taken for")
-    return Wiring(x, t, label, output, _channels_last(free[x], told), _time_shape(free[t], told))
+    return TensorRoles(x, t, label, output, _channels_last(free[x], told), _time_shape(free[t], told))
 
 
-def find_shape(x: Port, wiring: Wiring, told: OnnxOptions) -> tuple[int, int, int]:
+def find_shape(x: Port, roles: TensorRoles, told: OnnxOptions) -> tuple[int, int, int]:
     """(C, H, W) of an image, from the network's input where it says so, the rest from --shape."""
     _, first, second, third = x.shape
-    axes = (third, first, second) if wiring.channels_last else (first, second, third)
+    axes = (third, first, second) if roles.channels_last else (first, second, third)
     shape = tuple(size if isinstance(size, int) else None for size in axes)
     if told.shape is None:
         if None in shape:

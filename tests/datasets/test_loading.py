@@ -11,8 +11,10 @@ from kit.places import FASHION_MNIST
 from numpy.typing import NDArray
 from PIL import Image
 
+from pysdk.datasets.dataset import Dataset
+from pysdk.datasets.known import CIFAR10_CLASSES, FASHION_MNIST_CLASSES
+from pysdk.datasets.loading import load_dataset
 from pysdk.errors import DataError, OptionError
-from pysdk.training.data import CIFAR10_CLASSES, FASHION_MNIST_CLASSES, Dataset, load
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 4, 4), np.uint8)
@@ -48,7 +50,7 @@ def write_png(folder: Path) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_fashion_mnist(tmp_path: Path, split: str) -> None:
     write_fashion_mnist(tmp_path)
-    data = load(f"fashion-mnist:{tmp_path}", split)
+    data = load_dataset(f"fashion-mnist:{tmp_path}", split)
     assert np.array_equal(data.images, PIXELS[:, None])
     assert data.images.flags.writeable
     assert data.labels is not None
@@ -59,7 +61,7 @@ def test_fashion_mnist(tmp_path: Path, split: str) -> None:
 
 def test_missing_fashion_mnist_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="sudo apt-get install dataset-fashion-mnist"):
-        load(f"fashion-mnist:{tmp_path}")
+        load_dataset(f"fashion-mnist:{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -71,18 +73,19 @@ def test_missing_fashion_mnist_says_how_to_get_it(tmp_path: Path) -> None:
         (gzip.compress(idx(PIXELS)[:-1]), r"promises shape \(6, 4, 4\) but holds 95 bytes"),
         (gzip.compress(idx(PIXELS[:5])), "one for each of the 5 images"),
     ],
+    ids=["text", "other", "short", "cut", "labels"],
 )
 def test_damaged_fashion_mnist(tmp_path: Path, content: bytes, words: str) -> None:
     write_fashion_mnist(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(DataError, match=words):
-        load(f"fashion-mnist:{tmp_path}")
+        load_dataset(f"fashion-mnist:{tmp_path}")
 
 
 @pytest.mark.parametrize(("split", "copies"), [("train", 5), ("test", 1)])
 def test_cifar10(tmp_path: Path, split: str, copies: int) -> None:
     records = write_cifar10(tmp_path)
-    data = load(f"cifar10:{tmp_path}", split)
+    data = load_dataset(f"cifar10:{tmp_path}", split)
     assert data.images.shape == (7 * copies, 3, 32, 32)
     assert np.array_equal(data.images[0], records[0, 1:].reshape(3, 32, 32))
     assert data.labels is not None
@@ -92,20 +95,20 @@ def test_cifar10(tmp_path: Path, split: str, copies: int) -> None:
 
 def test_missing_or_damaged_cifar10(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data_batch_1\.bin is missing.*cifar-10-binary\.tar\.gz"):
-        load(f"cifar10:{tmp_path}")
+        load_dataset(f"cifar10:{tmp_path}")
     records = write_cifar10(tmp_path)
     (tmp_path / "test_batch.bin").write_bytes(records.tobytes()[:-1])
     with pytest.raises(DataError, match="no multiple of 3073"):
-        load(f"cifar10:{tmp_path}", "test")
+        load_dataset(f"cifar10:{tmp_path}", "test")
     records[2, 0] = 10
     (tmp_path / "test_batch.bin").write_bytes(records.tobytes())
     with pytest.raises(DataError, match="Labels go from 0 to 10; expected 0 to 9"):
-        load(f"cifar10:{tmp_path}", "test")
+        load_dataset(f"cifar10:{tmp_path}", "test")
 
 
 def test_npz_gray_without_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=PIXELS)
-    data = load(str(tmp_path / "set.npz"))
+    data = load_dataset(str(tmp_path / "set.npz"))
     assert np.array_equal(data.images, PIXELS[:, None])
     assert (data.labels, data.num_classes, data.class_names) == (None, None, None)
 
@@ -113,7 +116,7 @@ def test_npz_gray_without_labels(tmp_path: Path) -> None:
 def test_npz_colour_with_labels_and_names(tmp_path: Path) -> None:
     pixels = RNG.integers(0, 256, (2, 5, 4, 3), np.uint8)
     np.savez_compressed(tmp_path / "set.npz", images=pixels, labels=np.array([1, 0]), class_names=["a", "b", "c"])
-    data = load(str(tmp_path / "set.npz"))
+    data = load_dataset(str(tmp_path / "set.npz"))
     assert np.array_equal(data.images, pixels.transpose(0, 3, 1, 2))
     assert (data.num_classes, data.class_names) == (3, ("a", "b", "c"))
 
@@ -134,20 +137,20 @@ def test_npz_colour_with_labels_and_names(tmp_path: Path) -> None:
 def test_npz_with_wrong_arrays(tmp_path: Path, arrays: dict[str, NDArray[np.uint8]], words: str) -> None:
     np.savez(tmp_path / "set.npz", **arrays)
     with pytest.raises(DataError, match=words):
-        load(str(tmp_path / "set.npz"))
+        load_dataset(str(tmp_path / "set.npz"))
 
 
 def test_npz_never_unpickles(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", images=np.array([tmp_path], dtype=object))
     with pytest.raises(DataError, match="expected an array of plain numbers"):
-        load(str(tmp_path / "set.npz"))
+        load_dataset(str(tmp_path / "set.npz"))
 
 
 def test_bare_npy_is_no_npz(tmp_path: Path) -> None:
     with (tmp_path / "set.npz").open("wb") as file:
         np.save(file, PIXELS)
     with pytest.raises(DataError, match=r"not a readable \.npz"):
-        load(str(tmp_path / "set.npz"))
+        load_dataset(str(tmp_path / "set.npz"))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_any_damage_is_a_data_error_or_harmless(
         content[rng.integers(len(good))] ^= 1 << rng.integers(8)
         (tmp_path / name).write_bytes(content[: rng.integers(len(good))] if trial % 2 else content)
         try:
-            load(source.format(tmp_path))
+            load_dataset(source.format(tmp_path))
         except DataError:
             damaged += 1
     assert damaged > 150
@@ -181,7 +184,7 @@ def test_folder_with_classes(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
         (tmp_path / name).with_suffix(".txt").write_text(str(index))
-    data = load(str(tmp_path))
+    data = load_dataset(str(tmp_path))
     assert data.class_names == ("a", "b")
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1, 1]
@@ -193,7 +196,7 @@ def test_folder_of_colour_pictures_without_classes(tmp_path: Path) -> None:
     Image.fromarray(pixels[..., :3]).save(tmp_path / "b.png")
     Image.fromarray(pixels[..., :3]).convert("P").save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "c.png")  # RGBA
-    data = load(str(tmp_path))
+    data = load_dataset(str(tmp_path))
     assert data.images.shape == (3, 3, 5, 4)
     assert data.labels is None
     assert np.array_equal(data.images[1], pixels[..., :3].transpose(2, 0, 1))
@@ -201,27 +204,27 @@ def test_folder_of_colour_pictures_without_classes(tmp_path: Path) -> None:
 
 def test_folder_with_wrong_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture"):
-        load(str(tmp_path))
+        load_dataset(str(tmp_path))
     write_png(tmp_path)
     Image.fromarray(PIXELS[0, :3]).save(tmp_path / "smaller.png")
     with pytest.raises(DataError, match=r"smaller\.png has shape \(1, 3, 4\).*\(1, 4, 4\)"):
-        load(str(tmp_path))
+        load_dataset(str(tmp_path))
     (tmp_path / "smaller.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="not a readable picture"):
-        load(str(tmp_path))
+        load_dataset(str(tmp_path))
 
 
 def test_unknown_source_and_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected 'fashion-mnist'"):
-        load(str(tmp_path / "nothing"))
+        load_dataset(str(tmp_path / "nothing"))
     with pytest.raises(DataError, match="no file"):
-        load(str(tmp_path / "nothing.npz"))
+        load_dataset(str(tmp_path / "nothing.npz"))
     with pytest.raises(OptionError, match="split is 'val'"):
-        load("fashion-mnist", "val")
+        load_dataset("fashion-mnist", "val")
 
 
 def test_shipped_subset() -> None:
-    data = load(str(FASHION_MNIST))
+    data = load_dataset(str(FASHION_MNIST))
     assert data.images.shape == (1000, 1, 28, 28)
     assert data.class_names == FASHION_MNIST_CLASSES
     assert np.bincount(data.labels if data.labels is not None else []).tolist() == [100] * 10

@@ -1,4 +1,4 @@
-// Gaps between an engine's pieces of memory that an address sanitizer watches; nothing in other builds.
+// Gaps between pieces of memory that an address sanitizer watches; nothing in other builds.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-namespace pysdk::engine {
+namespace pysdk {
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kGuard = 64;  // floats
@@ -21,4 +21,4 @@ inline void guard(const float*, std::size_t) {}
 inline void unguard(const void*, std::size_t) {}
 #endif
 
-}  // namespace pysdk::engine
+}  // namespace pysdk

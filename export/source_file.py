@@ -1,4 +1,4 @@
-"""What is refused of a source file before anything reads it."""
+"""Refuses source files before anything reads them."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
+// The noise and e^x by themselves, from the same objects as the chain's.
 #include <pybind11/stl.h>
 
 #include <algorithm>
 
 #include "base/float_state.h"
 #include "bindings/arrays.h"
-#include "bindings/bindings.h"
 #include "bindings/interrupts.h"
 #include "chain/kernels.h"
 #include "noise/philox.h"
+#include "testing/testing.h"
 
 namespace pysdk {
 
@@ -63,10 +64,6 @@ py::array_t<float> bind_exp(const NdArray<float>& x) {
 }  // namespace
 
 void register_noise(py::module_& module) {
-  module.def(
-      "isa", [] { return kernels().isa; },
-      "Return the instruction set of the kernels in use: 'avx512', 'avx2' or 'baseline'.\n\n"
-      "The environment variable PYSDK_ISA forces one; all of them give the same bits.");
   module.def("philox", &bind_philox, py::arg("seed"), py::arg("counters"),
              "Return Philox4x32-10 of each counter under the key `seed`.\n\n"
              "Args:\n"

@@ -1,4 +1,4 @@
-"""What a precision costs: a network's error at every timestep, and how near it comes to overflow.
+"""What a precision costs: a network's error at every timestep, and how close it comes to overflow.
 
 Both precisions are emulated (see `Typed`). ONNX Runtime could run the float16 file on the CPU, but it computes
 neighbours in float32 and leaves out the roundings between them, so the network would look better than it is; and it has
@@ -24,7 +24,7 @@ MAX_RELATIVE_ERROR = 0.1
 """Largest allowed |typed - float32| / max |float32|: beyond it the network has lost its meaning, not only digits."""
 
 _LEVELS = 50
-"""Of sigma, for a network that is told sigma."""
+"""How many levels are compared for a network of sigma."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TypedError:
     """A typed network against its float32 original, on random input.
 
     Attributes:
-        precision: of its body.
+        precision: its body's.
         times: (K,), the timesteps (what the network is told).
         errors: (K,), largest |typed - float32| at each.
         max_abs: largest |float32|.
@@ -89,9 +89,9 @@ def measure(
         model, schedule: what the plan says of the network.
         onnx: its float32 ONNX file.
         precision: "float16" or "bfloat16".
-        check_seconds: at most about so long; the first and last timestep always are compared.
+        check_seconds: about how long, at most; the first and last timestep are always compared.
         track: wraps the timesteps while they are compared, e.g. in a progress bar.
-        threads: of ONNX Runtime.
+        threads: ONNX Runtime's.
 
     Raises:
         ExportError: a layer overflows, the output is not finite, or its error is above `MAX_RELATIVE_ERROR`; the

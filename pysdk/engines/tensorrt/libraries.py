@@ -40,7 +40,7 @@ class IoTensor:
     """An input or output of an engine or network.
 
     Attributes:
-        name: of the tensor.
+        name: the tensor's.
         dtype: "float32", "int64", ...
         shape: -1 for a size that is left open.
         is_input: or an output.

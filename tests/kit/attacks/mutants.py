@@ -1,6 +1,6 @@
 """ONNX files changed at random, against protobuf: what we take, it reads as the same and would write the same.
 
-By hand: `PYTHONPATH=tests python -m kit.onnx_bytes.mutants --count 1000000 --seed 7`.
+By hand: `PYTHONPATH=tests python -m kit.attacks.mutants --count 1000000 --seed 7`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import click
 import onnx
 from onnx import TensorProto, helper
 
-from kit.onnx_bytes.forged import PLAIN, attribute, graph, model, number, piece, tensor, varint
+from kit.attacks.forged import PLAIN, attribute, graph, model, number, piece, tensor, varint
 from pysdk.errors import EngineError
 from pysdk.onnx_file.model import OnnxFile, read
 from pysdk.onnx_file.schema import MESSAGES

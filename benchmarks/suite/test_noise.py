@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.interleave import interleave
-from pysdk import _native
+from pysdk import _testing
 
 REPEATS = 10
 
@@ -19,19 +23,22 @@ def test_noise(benchmark: BenchmarkFixture, seconds: float, n: int, shape: tuple
     images = np.arange(n, dtype=np.uint64)
     pcg, philox = np.random.Generator(np.random.PCG64(0)), np.random.Generator(np.random.Philox(0))
     generator = torch.Generator().manual_seed(0)
-    draws = {
-        "pysdk": lambda: _native.normal(0, images, 0, shape),
+    draws: dict[str, Callable[[], Any]] = {
+        "pysdk": lambda: _testing.normal(0, images, 0, shape),
         "numpy PCG64": lambda: pcg.standard_normal((n, *shape), np.float32),
         "numpy Philox": lambda: philox.standard_normal((n, *shape), np.float32),
         "torch.randn": lambda: torch.randn((n, *shape), generator=generator),
     }
     for draw in draws.values():
         z = np.asarray(draw())
-        assert (z.dtype, z.shape) == (np.float32, (n, *shape))
+        assert (z.dtype, z.shape) == (np.dtype(np.float32), (n, *shape))
         assert abs(z.mean()) < 5 / np.sqrt(z.size)
         assert abs(z.var() - 1) < 5 * np.sqrt(2 / z.size)
 
-    works = {name: lambda draw=draw: [draw() for _ in range(REPEATS)] for name, draw in draws.items()}
+    def repeated(draw: Callable[[], object]) -> list[object]:
+        return [draw() for _ in range(REPEATS)]
+
+    works = {name: partial(repeated, draw) for name, draw in draws.items()}
     interleave(
         benchmark,
         works.pop("pysdk"),

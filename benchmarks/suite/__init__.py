@@ -1,0 +1,1 @@
+"""One file a question: pytest benchmarks/ asks them all."""

@@ -1,0 +1,1 @@
+"""TensorRT engines, which need no GPU to be built."""

@@ -1,0 +1,1 @@
+"""Small sources for importers: pipelines and weights."""

@@ -1,1 +1,0 @@
-"""ONNX files made byte by byte."""

@@ -1,0 +1,1 @@
+"""Chains and rows of solvers, step by step."""
