@@ -61,7 +61,7 @@ def test_an_engine_that_lacks_its_library(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(EngineError, match=r"onnxruntime: onnxruntime is not installed, get it with `pip install"):
         Sampler(path)
     with Plan.open(path) as plan, pytest.raises(MissingDependencyError, match="`pip install onnxruntime`"):
-        registry.module("onnxruntime").load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
+        registry.on_cpu("onnxruntime").load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
 
 
 def test_a_plan_without_engines(tmp_path: Path) -> None:
