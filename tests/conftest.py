@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from kit.packages import missing
 from kit.places import MODEL
@@ -132,3 +133,9 @@ def padded_plan(conditional_plan: Path, tmp_path_factory: pytest.TempPathFactory
         manifest = msgspec.structs.replace(plan.manifest, engines=engines)
         write_plan(path, manifest, {name: plan.member(name) for name in plan.manifest.members})
     return path
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Five 8x8 pictures, uint8 (5, 8, 8, 1)."""
+    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)

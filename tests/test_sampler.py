@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit import torch_reference
+from kit.in_torch import torch_reference
 
 from pysdk import Clip, Images, Plan, Sampler, StepTable
 from pysdk.errors import OptionTypeError

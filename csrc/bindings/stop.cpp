@@ -19,7 +19,7 @@ std::shared_ptr<Stop> make_stop(std::optional<double> seconds) {
   if (!(*seconds > 0.0 && std::isfinite(*seconds))) {
     throw py::value_error("seconds is " + std::to_string(*seconds) + "; it must be above 0 and finite");
   }
-  // a century is for ever, and fits
+  // a century is forever, and fits
   const std::chrono::duration<double> left(std::min(*seconds, 100.0 * 365 * 86400));
   return std::make_shared<Stop>(Stop::Clock::now() + std::chrono::duration_cast<Stop::Clock::duration>(left));
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kit import torch_bound
+from kit.in_torch import torch_bound
 from kit.tiny_networks import TOY_SHAPE, multiplication, write_toy_plan
 from numpy.typing import NDArray
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit import torch_reference
+from kit.in_torch import torch_reference
 
 from pysdk import Sampler
 from pysdk.errors import OptionError, OptionTypeError

@@ -136,7 +136,7 @@ def test_a_stop_of_another_thread_leaves_a_chain_which_goes_on_with_the_same_bit
     rows = np.zeros((2, len(_native.STEP_COLUMNS)), np.float32)
     rows[:, _native.STEP_COLUMNS.index("a")] = 1
     one = {"seeds": np.zeros(1, np.uint64), "images": np.zeros(1, np.uint64)}
-    chain.begin(rows, **one)
+    chain.begin(_native.StepTable(rows), **one)
     before = chain.x.copy()
     timer = threading.Timer(0.3, stop.ask)
     timer.start()
@@ -319,7 +319,7 @@ def test_the_command_begins_with_its_handler() -> None:
     code = "import sys; before = set(sys.modules); import pysdk.cli.__main__; print(*sorted(set(sys.modules) - before))"
     found = set(python(code).stdout.split())
     ours = {name for name in found if name.startswith("pysdk")}
-    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.machine.early_exit"}
+    assert ours == {"pysdk", "pysdk.cli", "pysdk.cli.__main__", "pysdk.machine", "pysdk.machine.early_exit"}
     assert not found & {"typing", "threading", "click", "numpy", "json"}
 
 

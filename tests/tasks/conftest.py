@@ -1,19 +1,12 @@
-"""Images to be redrawn, and both samplers as a pair of batch sizes."""
+"""Both samplers as a pair of batch sizes, and what a method asks of them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pysdk import Sampler
-
-
-@pytest.fixture(scope="session")
-def images() -> np.ndarray:
-    """Five 8x8 pictures, uint8 (5, 8, 8, 1)."""
-    return np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""What the native code does, in torch."""
