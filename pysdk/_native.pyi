@@ -153,7 +153,7 @@ class Chain:
     @staticmethod
     def most_bytes(
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
@@ -170,7 +170,7 @@ class Chain:
     def __init__(
         self,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
@@ -409,7 +409,7 @@ class CudaChain:
         self,
         device: Device,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
@@ -624,7 +624,7 @@ class Bound:
     @staticmethod
     def most_bytes(
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
@@ -639,7 +639,7 @@ class Bound:
     def __init__(
         self,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,

@@ -113,7 +113,7 @@ A bound belongs to one thread at a time; a call while another is running raises 
              return std::make_unique<BoundBound>(
                  make_shape(batch, shape, out_channels, false, false, threads));
            }),
-           py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+           py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
            py::arg("threads") = 1,
            R"doc(Allocate a bound.
 
@@ -135,7 +135,7 @@ Raises:
             return VariationalBound::most_bytes(made,
                                                 static_cast<std::size_t>(std::max<std::int64_t>(rows, 0)));
           },
-          py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+          py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
           py::arg("threads") = 1, py::arg("rows"),
           R"doc(Bytes of such a bound with so many rows, whatever it is begun with.
 

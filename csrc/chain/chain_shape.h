@@ -7,11 +7,11 @@
 namespace pysdk {
 
 struct ChainShape {
-  std::int64_t batch = 16;
-  std::int64_t channels = 1;
-  std::int64_t height = 28;
-  std::int64_t width = 28;
-  std::int64_t out_channels = 1;
+  std::int64_t batch = 0;
+  std::int64_t channels = 0;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+  std::int64_t out_channels = 0;
   bool guided = false;
   bool classifier = false;
   std::int64_t threads = 1;

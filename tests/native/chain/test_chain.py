@@ -51,7 +51,7 @@ def test_a_chain_and_its_denoiser_are_collected():
         def __call__(self) -> None:
             self.output[:] = self.chain.network_input
 
-    chain = _native.Chain(shape=SHAPE)
+    chain = _native.Chain(batch=BATCH, shape=SHAPE)
     denoise = Denoise(chain)
     alive = weakref.ref(denoise)
     chain.attach(denoise)
