@@ -155,7 +155,9 @@ class NativeCall:
         self.chain.network_input[:] = inputs.x
         self.chain.network_time[:] = inputs.t
         self.chain.network_labels[:] = 0 if inputs.labels is None else inputs.labels
-        self.network = engine.bind(self.chain)
+        network = engine.bind(self.chain)
+        assert isinstance(network, _native.Network)
+        self.network = network
 
     def __call__(self) -> NDArray[np.float32]:
         """One step; the chain's own output array."""

@@ -30,6 +30,7 @@ __all__: list[str] = [
     "InterruptibleNetwork",
     "Network",
     "Program",
+    "StepTable",
     "Stop",
     "StoppedError",
     "cuda_device",
@@ -104,6 +105,42 @@ class InterruptibleNetwork(Denoiser):
         Args:
             run: runs the network once on buffers bound beforehand; releases the GIL meanwhile.
             interrupt: with True makes a run in progress, or the next one, raise soon; with False no more.
+        """
+
+class StepTable:
+    """
+    The rows of a chain and what all its images share: checked when made, never changed, shared by chains.
+    """
+    def __init__(
+        self,
+        rows: numpy.typing.NDArray[numpy.float32],
+        *,
+        clip: str = "none",
+        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
+        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
+        learned_variance: bool = False,
+        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    ) -> None:
+        """
+        Check and copy a table.
+
+        Args:
+            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
+            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
+            clip_limit: above 0.
+            clip_ratio: quantile of the dynamic threshold, in (0, 1].
+            clip_max: upper bound of the dynamic threshold, at least 1.
+            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+            init_scale: the chain starts from init_scale * z_0.
+
+        Raises:
+            TypeError: rows has another dtype.
+            ValueError: a shape or value is one that no chain can run.
+        """
+    def __len__(self) -> int:
+        """
+        Rows of the table.
         """
 
 class Chain:
@@ -190,14 +227,8 @@ class Chain:
         """
     def begin(
         self,
-        rows: numpy.typing.NDArray[numpy.float32],
+        table: StepTable,
         *,
-        clip: str = "none",
-        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
-        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
-        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
-        learned_variance: bool = False,
-        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         seeds: numpy.typing.NDArray[numpy.uint64],
         images: numpy.typing.NDArray[numpy.uint64],
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
@@ -213,13 +244,7 @@ class Chain:
         Start a chain from its first row; on an error the previous one stays as it was.
 
         Args:
-            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
-            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
-            clip_limit: above 0.
-            clip_ratio: quantile of the dynamic threshold, in (0, 1].
-            clip_max: upper bound of the dynamic threshold, at least 1.
-            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            init_scale: the chain starts from init_scale * z_0.
+            table: the rows, and what all images share.
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             labels: int64 (batch,); None means null_label for all.
@@ -388,7 +413,6 @@ class CudaChain:
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
-        classifier: bool = False,
         path: str = "auto",
     ) -> None:
         """
@@ -396,7 +420,7 @@ class CudaChain:
 
         Args:
             device: from `cuda_device`, or a `SimulatedDevice`.
-            batch, shape, out_channels, guided, classifier: as for `Chain`.
+            batch, shape, out_channels, guided: as for `Chain`.
             path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; 'auto' takes
                 the first of these that the driver and the networks allow, any other is taken or an error.
 
@@ -414,7 +438,6 @@ class CudaChain:
         denoiser: collections.abc.Callable[[int], typing.Any],
         *,
         conditional: collections.abc.Callable[[int], typing.Any] | None = None,
-        classifier: collections.abc.Callable[[int], typing.Any] | None = None,
     ) -> None:
         """
         Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they enqueue
@@ -422,19 +445,13 @@ class CudaChain:
         nothing else. A result of False is a failure.
 
         Raises:
-            ValueError: the chain is not guided, or was made without a classifier.
+            ValueError: the chain is not guided.
             RuntimeError: the chain is running.
         """
     def begin(
         self,
-        rows: numpy.typing.NDArray[numpy.float32],
+        table: StepTable,
         *,
-        clip: str = "none",
-        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
-        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
-        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
-        learned_variance: bool = False,
-        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         seeds: numpy.typing.NDArray[numpy.uint64],
         images: numpy.typing.NDArray[numpy.uint64],
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
@@ -450,13 +467,7 @@ class CudaChain:
         Start a chain from its first row; on an error the previous one stays as it was.
 
         Args:
-            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
-            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
-            clip_limit: above 0.
-            clip_ratio: quantile of the dynamic threshold, in (0, 1].
-            clip_max: upper bound of the dynamic threshold, at least 1.
-            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            init_scale: the chain starts from init_scale * z_0.
+            table: the rows, and what all images share.
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             labels: int64 (batch,); None means null_label for all.
@@ -542,11 +553,6 @@ class CudaChain:
 
         KeyboardInterrupt, or another exception of a signal, and `stop`, which raises StoppedError,
         stop the chain within 16 rows.
-        """
-    @property
-    def classifier_gradient(self) -> DeviceArray:
-        """
-        float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.
         """
     @property
     def denoised(self) -> DeviceArray:

@@ -13,6 +13,7 @@ void register_network(pybind11::module_& module);
 void register_denoisers(pybind11::module_& module);
 void register_numerics(pybind11::module_& module);
 void register_program(pybind11::module_& module);
+void register_step_table(pybind11::module_& module);
 void register_stop(pybind11::module_& module);
 
 }  // namespace pysdk

@@ -34,11 +34,11 @@ class BoundChain {
     networks_ = std::move(next);
   }
 
-  void begin(Program program, std::shared_ptr<PythonNoise> noise) {
+  void begin(Request request, std::shared_ptr<PythonNoise> noise) {
     {
       const py::gil_scoped_release release;
       Watch watch{Interrupts()};
-      chain_.begin(std::move(program), watch);
+      chain_.begin(std::move(request), watch);
     }
     noise_ = std::move(noise);
   }
@@ -111,10 +111,6 @@ class BoundChain {
 }  // namespace
 
 void register_chain(py::module_& module) {
-  py::tuple columns(kStepColumns.size());
-  for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
-  module.attr("STEP_COLUMNS") = columns;
-
   py::class_<BoundChain> type(
       module, "Chain", py::custom_type_setup(collect_garbage<BoundChain>), py::is_final(),
       "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"

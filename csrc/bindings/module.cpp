@@ -7,6 +7,7 @@ PYBIND11_MODULE(_native, module) {
   pysdk::register_numerics(module);
   pysdk::register_stop(module);
   pysdk::register_denoisers(module);
+  pysdk::register_step_table(module);
   pysdk::register_chain(module);
   pysdk::register_cuda(module);
   pysdk::register_likelihood(module);

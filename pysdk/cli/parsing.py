@@ -74,7 +74,7 @@ def solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
         OptionError: a text is no pair, or no solver has such an option.
     """
     from pysdk import solvers
-    from pysdk.request.request import TIMESTEP_OPTIONS
+    from pysdk.request.solver_table import TIMESTEP_OPTIONS
 
     known = {*TIMESTEP_OPTIONS, *(option for name in solvers.SOLVERS for option in solvers.solver_options(name))}
     options: dict[str, Any] = {}

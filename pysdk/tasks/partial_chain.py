@@ -13,7 +13,7 @@ from pysdk.diffusion.table import StepTable
 from pysdk.diffusion.timesteps import Int64Array, make_timesteps
 from pysdk.errors import OptionError
 from pysdk.plan.manifest import Manifest
-from pysdk.request.request import TIMESTEP_OPTIONS, resolve_table, with_defaults
+from pysdk.request.solver_table import TIMESTEP_OPTIONS, resolve_table, with_defaults
 from pysdk.solvers import LEVEL_OPTIONS
 
 

@@ -38,14 +38,13 @@ class BoundCudaChain {
   const ChainShape& shape() const { return chain_.shape(); }
   cuda::CudaChain& chain() { return chain_; }
 
-  void attach(const Enqueue& denoiser, const OptionalEnqueue& conditional,
-              const OptionalEnqueue& classifier) {
+  void attach(const Enqueue& denoiser, const OptionalEnqueue& conditional) {
     std::vector<std::shared_ptr<PythonDeviceDenoiser>> next;
     const auto wrap = [&](const OptionalEnqueue& callable) -> std::shared_ptr<DeviceDenoiser> {
       if (!callable) return nullptr;
       return next.emplace_back(std::make_shared<PythonDeviceDenoiser>(chain_.device(), *callable));
     };
-    chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
+    chain_.attach({wrap(denoiser), wrap(conditional)});
     networks_ = std::move(next);
   }
 
@@ -54,10 +53,10 @@ class BoundCudaChain {
     slots_ = slots;
   }
 
-  void begin(Program program, std::shared_ptr<PythonNoise> noise) {
+  void begin(Request request, std::shared_ptr<PythonNoise> noise) {
     {
       const py::gil_scoped_release release;
-      chain_.begin(std::move(program), way_, every_, slots_);
+      chain_.begin(std::move(request), way_, every_, slots_);
     }
     noise_ = std::move(noise);
   }
@@ -105,11 +104,6 @@ class BoundCudaChain {
   DeviceArray network_labels() const { return {chain_.labels(), {network_batch()}, kInt64}; }
   DeviceArray network_output() const {
     return {chain_.output(), network_shape(shape().out_channels), kFloat32};
-  }
-  DeviceArray classifier_gradient() const {
-    if (!chain_.gradient())
-      throw py::value_error("the chain has no classifier; make it with classifier=True");
-    return {chain_.gradient(), state_shape(), kFloat32};
   }
   DeviceArray x() const { return {chain_.x(), state_shape(), kFloat32}; }
   DeviceArray denoised() const { return {chain_.d1(), state_shape(), kFloat32}; }
@@ -181,17 +175,16 @@ void register_cuda(py::module_& module) {
       "a time; a call while another is running raises RuntimeError.");
   type.def(py::init([](std::shared_ptr<cuda::Device> device, std::int64_t batch,
                        const std::vector<std::int64_t>& shape, std::optional<std::int64_t> out_channels,
-                       bool guided, bool classifier, const std::string& path) {
+                       bool guided, const std::string& path) {
              return std::make_unique<BoundCudaChain>(
-                 std::move(device), make_shape(batch, shape, out_channels, guided, classifier, 1), path);
+                 std::move(device), make_shape(batch, shape, out_channels, guided, false, 1), path);
            }),
            py::arg("device"), py::kw_only(), py::arg("batch") = 16, py::arg("shape"),
-           py::arg("out_channels") = py::none(), py::arg("guided") = false, py::arg("classifier") = false,
-           py::arg("path") = "auto",
+           py::arg("out_channels") = py::none(), py::arg("guided") = false, py::arg("path") = "auto",
            "Allocate a chain.\n\n"
            "Args:\n"
            "    device: from `cuda_device`, or a `SimulatedDevice`.\n"
-           "    batch, shape, out_channels, guided, classifier: as for `Chain`.\n"
+           "    batch, shape, out_channels, guided: as for `Chain`.\n"
            "    path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; "
            "'auto' takes\n"
            "        the first of these that the driver and the networks allow, any other is taken or an "
@@ -201,14 +194,14 @@ void register_cuda(py::module_& module) {
            "    MemoryError: the device has no room for the buffers.\n"
            "    CudaError: the device failed.")
       .def("attach", &BoundCudaChain::attach, py::arg("denoiser"), py::kw_only(),
-           py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
+           py::arg("conditional") = py::none(),
            "Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they "
            "enqueue\n"
            "one run; the chain's device is the current one meanwhile. While the stream is captured they may "
            "do\n"
            "nothing else. A result of False is a failure.\n\n"
            "Raises:\n"
-           "    ValueError: the chain is not guided, or was made without a classifier.\n"
+           "    ValueError: the chain is not guided.\n"
            "    RuntimeError: the chain is running.")
       .def("keep_snapshots", &BoundCudaChain::keep_snapshots, py::arg("every"), py::arg("slots"),
            "From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` "
@@ -271,9 +264,6 @@ void register_cuda(py::module_& module) {
       .def_property_readonly("network_labels", &BoundCudaChain::network_labels, "int64 (NB,).")
       .def_property_readonly("network_output", &BoundCudaChain::network_output,
                              "float32 (NB, out_channels, H, W), to be filled by the denoiser.")
-      .def_property_readonly(
-          "classifier_gradient", &BoundCudaChain::classifier_gradient,
-          "float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.")
       .def_property_readonly("x", &BoundCudaChain::x, "float32 (batch, C, H, W), the current sample.")
       .def_property_readonly("denoised", &BoundCudaChain::denoised,
                              "float32 (batch, C, H, W), D of the last row.");
