@@ -687,7 +687,7 @@ class Bound:
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
     ) -> None:
         """
-        Start from the first row; on an error the previous program stays as it was.
+        Start from the first row; on an error the previous request stays as it was.
 
         Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;
         D = clamp(p x_t + q f); log variance = log_high, or with learned variance
@@ -718,7 +718,7 @@ class Bound:
     @property
     def length(self) -> int:
         """
-        Rows of the program; 0 before begin.
+        Rows of the request; 0 before begin.
         """
     @property
     def network_input(self) -> numpy.typing.NDArray[numpy.float32]:

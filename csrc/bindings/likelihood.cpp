@@ -30,20 +30,20 @@ class BoundBound {
              const std::optional<NdArray<std::int64_t>>& labels) {
     const auto batch = static_cast<py::ssize_t>(shape().batch);
     const auto columns = static_cast<py::ssize_t>(kBoundColumns.size());
-    BoundProgram program;
+    BoundRequest request;
     const auto table = checked<double>("rows", rows, {-1, columns});
     const auto* first = reinterpret_cast<const BoundRow*>(table.data());
-    program.rows.assign(first, first + table.shape(0));
-    program.learned_variance = learned_variance;
-    program.clip_limit = clip_limit;
-    program.value_low = value_low;
-    program.value_high = value_high;
-    program.pixels = checked_values<std::uint8_t>("pixels", pixels, sizes(batch, shape().channels));
-    program.seeds = checked_values<std::uint64_t>("seeds", seeds, {batch});
-    program.images = checked_values<std::uint64_t>("images", images, {batch});
-    if (labels) program.labels = checked_values<std::int64_t>("labels", *labels, {batch});
+    request.rows.assign(first, first + table.shape(0));
+    request.learned_variance = learned_variance;
+    request.clip_limit = clip_limit;
+    request.value_low = value_low;
+    request.value_high = value_high;
+    request.pixels = checked_values<std::uint8_t>("pixels", pixels, sizes(batch, shape().channels));
+    request.seeds = checked_values<std::uint64_t>("seeds", seeds, {batch});
+    request.images = checked_values<std::uint64_t>("images", images, {batch});
+    if (labels) request.labels = checked_values<std::int64_t>("labels", *labels, {batch});
     const py::gil_scoped_release release;
-    bound_.begin(std::move(program));
+    bound_.begin(std::move(request));
   }
 
   std::int64_t advance(std::int64_t count, const OptionalStop& stop) {
@@ -149,7 +149,7 @@ network_labels and fills network_output. Its result is ignored.)doc")
            py::arg("pixels"), py::arg("seeds"), py::arg("images"), py::arg("learned_variance") = false,
            py::arg("clip_limit"), py::arg("value_low") = -1.0, py::arg("value_high") = 1.0,
            py::arg("labels") = py::none(),
-           R"doc(Start from the first row; on an error the previous program stays as it was.
+           R"doc(Start from the first row; on an error the previous request stays as it was.
 
 Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;
 D = clamp(p x_t + q f); log variance = log_high, or with learned variance
@@ -182,7 +182,7 @@ Raises:
     StoppedError: `stop` was asked for, or its time is up.
     RuntimeError: no denoiser, no rows, or the bound is running already.)doc")
       .def_property_readonly("position", &BoundBound::position, "Rows done so far.")
-      .def_property_readonly("length", &BoundBound::length, "Rows of the program; 0 before begin.")
+      .def_property_readonly("length", &BoundBound::length, "Rows of the request; 0 before begin.")
       .def_property_readonly(
           "terms", &BoundBound::terms,
           "float64 (batch, K), nats summed over an image's elements, a copy; 0 in rows not done.")

@@ -19,7 +19,7 @@ namespace {
 // A network on numpy arrays, which it keeps alive.
 class BoundNetwork : public Denoiser {
  public:
-  BoundNetwork(const BoundProgram& bound, const NdArray<float>& input, const NdArray<float>& time,
+  BoundNetwork(const PythonProgram& bound, const NdArray<float>& input, const NdArray<float>& time,
                const NdArray<std::int64_t>& labels, const NdArray<float>& output, std::int64_t threads) {
     const std::shared_ptr<engine::Program>& program = bound.program();
     const engine::Tensor &in = program->image_in(), &out = program->image_out();
@@ -71,7 +71,7 @@ class BoundNetwork : public Denoiser {
 void register_network(py::module_& module) {
   py::class_<BoundNetwork, Denoiser, std::shared_ptr<BoundNetwork>>(
       module, "Network", py::is_final(), "A program on the buffers of a chain, with its own threads.")
-      .def(py::init<const BoundProgram&, const NdArray<float>&, const NdArray<float>&,
+      .def(py::init<const PythonProgram&, const NdArray<float>&, const NdArray<float>&,
                     const NdArray<std::int64_t>&, const NdArray<float>&, std::int64_t>(),
            py::call_guard<FloatState>(), py::arg("program"), py::kw_only(), py::arg("network_input"),
            py::arg("network_time"), py::arg("network_labels"), py::arg("network_output"),

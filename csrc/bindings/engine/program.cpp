@@ -12,10 +12,10 @@ namespace pysdk {
 
 namespace {
 
-std::shared_ptr<BoundProgram> make_program(std::tuple<std::size_t, std::size_t, std::size_t> shape,
-                                           std::size_t out_channels, const TensorList& tensors,
-                                           const WeightList& weights, const OpList& ops,
-                                           const std::vector<py::buffer>& sources) {
+std::shared_ptr<PythonProgram> make_program(std::tuple<std::size_t, std::size_t, std::size_t> shape,
+                                            std::size_t out_channels, const TensorList& tensors,
+                                            const WeightList& weights, const OpList& ops,
+                                            const std::vector<py::buffer>& sources) {
   std::vector<engine::Tensor> shapes = tensors_of(tensors);
   const std::vector<engine::Weight> constants = weights_of(weights);
   const std::vector<engine::OpRecord> records = ops_of(ops);
@@ -39,7 +39,7 @@ std::shared_ptr<BoundProgram> make_program(std::tuple<std::size_t, std::size_t, 
     program = std::make_shared<engine::Program>(image, out_channels, std::move(shapes), constants, records,
                                                 bytes, watch);
   }
-  return std::make_shared<BoundProgram>(std::move(program), std::move(views));
+  return std::make_shared<PythonProgram>(std::move(program), std::move(views));
 }
 
 }  // namespace
@@ -55,7 +55,7 @@ void register_program(py::module_& module) {
       .def_readonly("loading", &engine::Cost::loading, "Bytes more while they are packed.")
       .def_readonly("network", &engine::Cost::network,
                     "Bytes of a network for the batch: activations and work space.");
-  py::class_<BoundProgram, std::shared_ptr<BoundProgram>>(
+  py::class_<PythonProgram, std::shared_ptr<PythonProgram>>(
       module, "Program", py::is_final(),
       R"doc(A network compiled to ops for the CPU engine; checked whole when it is made.
 
@@ -76,18 +76,18 @@ Args:
 
 Raises:
     ValueError: the program is not one; the message names the op and the field.)doc")
-      .def("cost", &BoundProgram::cost, py::kw_only(), py::arg("batch"), py::arg("threads") = 1,
+      .def("cost", &PythonProgram::cost, py::kw_only(), py::arg("batch"), py::arg("threads") = 1,
            R"doc(What it takes to run on so many images, computed from its structure alone.
 
 Raises:
     ValueError: the batch is too large for any machine.)doc")
-      .def("pack", &BoundProgram::pack, py::call_guard<FloatState>(), py::kw_only(), py::arg("threads") = 1,
+      .def("pack", &PythonProgram::pack, py::call_guard<FloatState>(), py::kw_only(), py::arg("threads") = 1,
            R"doc(Read the weights and pack them; once.
 
 Raises:
     MemoryError: they do not fit in memory.)doc")
       .def_property_readonly(
-          "weight_bytes", [](const BoundProgram& bound) { return bound.program()->weight_bytes(); },
+          "weight_bytes", [](const PythonProgram& bound) { return bound.program()->weight_bytes(); },
           "Bytes of the packed weights, 0 before they are.");
 }
 

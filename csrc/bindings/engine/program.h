@@ -31,9 +31,9 @@ inline void check_batch(std::int64_t batch) {
 }
 
 // A program, and until it is packed the buffers its constants are in.
-class BoundProgram {
+class PythonProgram {
  public:
-  BoundProgram(std::shared_ptr<engine::Program> program, std::vector<py::buffer_info> views)
+  PythonProgram(std::shared_ptr<engine::Program> program, std::vector<py::buffer_info> views)
       : program_(std::move(program)), views_(std::move(views)) {}
 
   engine::Cost cost(std::int64_t batch, std::int64_t threads) const {
