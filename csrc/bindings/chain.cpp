@@ -128,10 +128,10 @@ void register_chain(py::module_& module) {
            "Args:\n"
            "    batch: images per batch.\n"
            "    shape: (C, H, W) of one image.\n"
-           "    out_channels: of the network, C or 2C; C when None.\n"
+           "    out_channels: the network's, C or 2C; C when None.\n"
            "    guided: classifier-free guidance, the network runs on 2 * batch images.\n"
            "    classifier: rows may use the gradient of a classifier.\n"
-           "    threads: of the update; used from 32768 elements per batch on.\n\n"
+           "    threads: for the update; used from 32768 elements per batch on.\n\n"
            "Raises:\n"
            "    ValueError: a size is out of range.\n"
            "    MemoryError: the buffers do not fit in memory.")
