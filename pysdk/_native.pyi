@@ -183,10 +183,10 @@ class Chain:
         Args:
             batch: images per batch.
             shape: (C, H, W) of one image.
-            out_channels: of the network, C or 2C; C when None.
+            out_channels: the network's, C or 2C; C when None.
             guided: classifier-free guidance, the network runs on 2 * batch images.
             classifier: rows may use the gradient of a classifier.
-            threads: of the update; used from 32768 elements per batch on.
+            threads: for the update; used from 32768 elements per batch on.
 
         Raises:
             ValueError: a size is out of range.
@@ -650,8 +650,8 @@ class Bound:
         Args:
             batch: images per batch.
             shape: (C, H, W) of one image.
-            out_channels: of the network, C or 2C; C when None.
-            threads: of everything but the network.
+            out_channels: the network's, C or 2C; C when None.
+            threads: for everything but the network.
 
         Raises:
             ValueError: a size is out of range.
@@ -701,7 +701,7 @@ class Bound:
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            clip_limit: of D, above 0; infinity for none.
+            clip_limit: for D, above 0; infinity for none.
             value_low, value_high: what the levels 0 and 255 are to the network.
             labels: int64 (batch,).
 
@@ -807,7 +807,7 @@ class Program:
 
         Args:
             shape: (C, H, W) of an image.
-            out_channels: of the output.
+            out_channels: the output's.
             tensors: (channels, height, width, shared) each.
             weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
             ops: the fields of each by name, its own name being `op`.

@@ -46,15 +46,15 @@ class Sampler(Tasks):
         engine: kind of engine to use, e.g. "onnxruntime"; by default the first of the plan that runs here.
         threads: processors to use; by default all that this process may use.
         batch_size: largest number of images in one network call; by default what the engine was built for.
-        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen by itself: images of
+        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen for you: images of
             one device differ from another's in their last bits.
-        network: on a device, runs in the place of the plan's engines: a torch module or another capturable callable
+        network: on a device, runs in place of the plan's engines: a torch module or another capturable callable
             (x, t[, label]) -> output on CUDA tensors; see `pysdk.runtime.torch_network.TorchNetwork`.
         launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for
             plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
         max_memory: bytes that engines, chains and results may take, on the CPU; by default four fifths of what the
             system gives (the machine's memory, or the limit of a control group or of the process).
-        trust: run networks that could compute for ever: on ONNX Runtime any operators, control flow and functions too,
+        trust: run networks that could compute forever: on ONNX Runtime any operators, control flow and functions too,
             natively a step out of proportion to the weights. For plans whose maker you know; memory stays limited.
 
     Raises:
@@ -159,10 +159,10 @@ class Sampler(Tasks):
                 seed[j].
             start: index of the first image.
             steps: number of steps (1..T), an explicit list of descending timesteps, or a respacing rule such as
-                "ddim50"; by default the plan's, for another solver all T (of networks of sigma 18). A step is one
-                network call, of some solvers two (`docs/solvers.md`).
+                "ddim50"; by default the plan's, for another solver all T (18 for networks of sigma). A step is one
+                network call, for some solvers two (`docs/solvers.md`).
             solver: name of a solver (see `pysdk.solvers`), or a `StepTable`; by default the plan's.
-            labels: class of every image, or one per image; by default image i is of class i mod num_classes. The
+            labels: class of every image, or one per image; by default image i has class i mod num_classes. The
                 model's null label means no class.
             guidance_scale: classifier-free guidance w, eps_u + w (eps_c - eps_u) (2207.12598, with w = 1 for no
                 guidance), for all or one per image; by default the plan's, else 1.
@@ -180,7 +180,7 @@ class Sampler(Tasks):
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (rows of the table done, rows in all), counted for each batch.
             deadline: seconds, counted from the call, after which it raises DeadlineError; the sampler stays usable.
-            options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
+            options: the solver's (eta, variance, clip, sigmas, ...) and those for timesteps (spacing,
                 steps_offset).
 
         Returns:
@@ -224,8 +224,8 @@ class Sampler(Tasks):
     ) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
 
-        All n images advance together, so memory is that of n images; the last preview's `x` equals `sample(...)`, and
-        `denoised` is what the network makes of it on the way (progressive generation, DDPM, section 4.3).
+        All n images advance together, so memory is for n images; the last preview's `x` equals `sample(...)`, and
+        `denoised` is the network's estimate on the way (progressive generation, DDPM, section 4.3).
         The other arguments and the errors are those of `sample`; they are checked when `stream` is called, not at the
         first preview. What the caller does between previews counts towards the deadline.
         """

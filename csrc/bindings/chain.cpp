@@ -130,10 +130,10 @@ thread at a time; a call while another is running raises RuntimeError.)doc");
 Args:
     batch: images per batch.
     shape: (C, H, W) of one image.
-    out_channels: of the network, C or 2C; C when None.
+    out_channels: the network's, C or 2C; C when None.
     guided: classifier-free guidance, the network runs on 2 * batch images.
     classifier: rows may use the gradient of a classifier.
-    threads: of the update; used from 32768 elements per batch on.
+    threads: for the update; used from 32768 elements per batch on.
 
 Raises:
     ValueError: a size is out of range.

@@ -120,8 +120,8 @@ A bound belongs to one thread at a time; a call while another is running raises 
 Args:
     batch: images per batch.
     shape: (C, H, W) of one image.
-    out_channels: of the network, C or 2C; C when None.
-    threads: of everything but the network.
+    out_channels: the network's, C or 2C; C when None.
+    threads: for everything but the network.
 
 Raises:
     ValueError: a size is out of range.
@@ -163,7 +163,7 @@ Args:
     seeds: uint64 (batch,).
     images: uint64 (batch,), indices in the galleries of their seeds.
     learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-    clip_limit: of D, above 0; infinity for none.
+    clip_limit: for D, above 0; infinity for none.
     value_low, value_high: what the levels 0 and 255 are to the network.
     labels: int64 (batch,).
 

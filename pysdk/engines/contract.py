@@ -9,7 +9,7 @@
         Its memory is taken from `budget`; with `trust` it runs what could compute forever. Raises EngineError and
         MemoryLimitError.
     def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
-        What is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.
+        What is known of it before it is loaded. Raises EngineError. It may read only the sizes of `data`.
 
 So `EngineOnCpu`. One that runs on CUDA devices, an `EngineOnDevice`, has `DEVICE = "cuda"` and, for one device each:
 

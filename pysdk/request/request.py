@@ -57,7 +57,7 @@ class Request:
         return len(self.seeds)
 
     def of(self, index: NDArray[np.int64]) -> dict[str, Any]:
-        """What `begin` of a native chain takes for the images of these positions, beside the table and the noise."""
+        """What a native chain's `begin` takes for the images at these positions, beside the table and the noise."""
         arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("table", "noise")}
         return {name: None if array is None else np.ascontiguousarray(array[index]) for name, array in arrays.items()}
 
@@ -120,10 +120,10 @@ def make_request(
 def resolve_labels(
     manifest: Manifest, labels: object, images: NDArray[np.uint64], *, classifier: bool = False
 ) -> NDArray[np.int64] | None:
-    """Labels of the images; without any, image i of a gallery is of class i mod num_classes.
+    """Labels of the images; by default image i of a gallery has class i mod num_classes.
 
     Args:
-        manifest: of the plan.
+        manifest: the plan's.
         labels: one for all images, one per image, or None.
         images: their indices in the gallery.
         classifier: a classifier guides them, so labels are also its classes.

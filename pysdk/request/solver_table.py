@@ -1,4 +1,4 @@
-"""The step table that a solver's name, its options and the plan's defaults stand for."""
+"""Makes the step table from a solver's name, its options and the plan's defaults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def resolve_table(
     steps: Any,
     options: dict[str, Any],
 ) -> StepTable:
-    """The step table of a solver's name and options, with the plan's defaults, or a table the user made."""
+    """The step table for a solver's name and options, with the plan's defaults, or a table the user made."""
     if isinstance(solver, StepTable):
         if steps is not None or options:
             given = ["steps"] * (steps is not None) + sorted(options)
@@ -63,7 +63,7 @@ def _make_table(
 def with_defaults(
     manifest: Manifest, solver: str | None, steps: Any, options: dict[str, Any]
 ) -> tuple[str, Any, dict[str, Any]]:
-    """Name, steps and options of a solver, filled up with what the plan knows and asks for."""
+    """A solver's name, steps and options, completed with what the plan knows and asks for."""
     defaults, model = manifest.defaults, manifest.model
     if solver is not None and not isinstance(solver, str):
         raise OptionTypeError(f"solver is {solver!r}, expected a solver's name or a StepTable")

@@ -1,4 +1,4 @@
-"""What chains on every device share: requests in batches, idle chains, previews, and what is said of bad images."""
+"""What chains on every device share: requests in batches, idle chains, previews, and errors about bad images."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Preview:
     Attributes:
         step: rows done so far, 1..total.
         total: rows of the chain.
-        timestep: what the network was told in the row just done: a timestep; of networks of sigma ln(sigma)/4 or sigma.
+        timestep: what the network was told in the last row: a timestep, ln(sigma)/4 or sigma for networks of sigma.
         x: the current samples, in the output form asked for.
         denoised: the network's (clipped) estimate of the final images at that row, likewise.
     """
@@ -71,7 +71,7 @@ class Preview:
 
 
 class Closed:
-    """In the place of the engine of a closed executor."""
+    """Stands in for the engine of a closed executor."""
 
     description = "closed"
 
@@ -89,7 +89,7 @@ class Executor(ABC, Generic[EngineT, ChainT]):
         batch_size: largest number of images in one network call.
         batch_invariant: whether every engine gives an image the same bits in any smaller batch. If not, every call runs
             at the same size and the last one is padded.
-        budget: what memory of the host is taken from; None for one of its own.
+        budget: what the host's memory is taken from; None for one of its own.
     """
 
     def __init__(

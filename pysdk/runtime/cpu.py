@@ -22,7 +22,7 @@ from pysdk.runtime.batches import MAX_BATCH, UPDATE_SECONDS, Closed, Executor, F
 from pysdk.runtime.deadline import Deadline, told
 
 _MOST_ROWS = 10_000
-"""Of a table, for the memory of a chain that is kept for other tables; longer ones count for little."""
+"""Rows that a kept chain's memory is counted for; longer tables add little."""
 
 
 class _Half:
@@ -41,7 +41,7 @@ class CpuExecutor(Executor[Engine, _native.Chain]):
 
     Args:
         classifier: the classifier's gradient, loaded, or None.
-        threads: of the update.
+        threads: for the update.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class CpuExecutor(Executor[Engine, _native.Chain]):
         return chain
 
     def _take(self, kind: Kind, engine: Engine | Closed) -> Callable[[], None]:
-        """Take the memory of a chain with its networks from the budget, if need be that of the idle ones."""
+        """Take the memory of a chain with its networks from the budget, if need be by dropping idle chains."""
         size = _native.Chain.most_bytes(
             batch=kind.batch,
             shape=self.model.shape,
@@ -102,7 +102,7 @@ class CpuExecutor(Executor[Engine, _native.Chain]):
 
         As `Budget.take`; OptionError if no machine has as much.
         """
-        needs = getattr(engine, "memory", None)  # of the others it is not known
+        needs = getattr(engine, "memory", None)  # other engines do not say
         if needs is not None:
             try:
                 size += sum(needs(images) for images in calls)
@@ -188,10 +188,10 @@ def load(
     Args:
         plan: an open plan.
         kind: take this engine or none.
-        threads: of engines and update.
+        threads: for engines and update.
         batch_size: images in one network call; by default what the engine was built for.
         budget: what memory is taken from.
-        trust: run networks that could compute for ever.
+        trust: run networks that could compute forever.
 
     Raises:
         EngineError: no engine of the plan runs here, or its network is refused without `trust`.

@@ -27,7 +27,7 @@ Launch = Literal["auto", "while", "step", "plain"]
 """How rows get to the device: one launch per chain, one per row, plain calls, or the first of these that works."""
 
 SLOTS = 8
-"""Snapshots kept of a chain that is being watched: how far it may run ahead of who watches."""
+"""Snapshots kept of a chain that is being watched: how far it may run ahead of its reader."""
 
 _DEFAULT_BATCH = 16
 
@@ -223,8 +223,8 @@ def load(
     Args:
         plan: an open plan.
         kind: take this engine or none.
-        number: of the device.
-        network: runs in the place of the plan's engines: a `DeviceEngine`, or a torch module or function
+        number: the device's.
+        network: runs in place of the plan's engines: a `DeviceEngine`, or a torch module or function
             (x, t[, label]) -> output.
         batch_size: images in one network call; by default what the plan's engine was built for.
         launch: how rows get to the device.
@@ -250,7 +250,7 @@ def load(
             loaded = registry.load_on_device(plan, info, number)
     else:
         if kind is not None:
-            raise OptionError("engine and network are both given; network runs in the place of the plan's engines")
+            raise OptionError("engine and network are both given; network runs in place of the plan's engines")
         loaded = _as_engine(network, plan.manifest.model, number)
         sizes = [info.batch_size for info in plan.manifest.engines]
         skipped, invariant, found = {}, False, "network"

@@ -51,7 +51,7 @@ class Loaded:
 
     Attributes:
         executor: runs requests.
-        kind: of the engine in use.
+        kind: the engine's in use.
         skipped: the engines before it, and why each does not run there.
     """
 

@@ -19,7 +19,7 @@ from pysdk.tasks.given_images import as_state, from_images, refuse
 from pysdk.tasks.partial_chain import resolve_course
 
 STEPS = 50
-"""Of an encoding or decoding, unless it is told otherwise."""
+"""Default number of steps of an encoding or decoding."""
 
 
 def encoding(manifest: Manifest, schedule: Schedule, images: Any, **arguments: Any) -> Request:

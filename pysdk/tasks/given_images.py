@@ -1,4 +1,4 @@
-"""Images that are handed in: as the state of a chain, and the request of a chain on them."""
+"""Images that are given: as the state of a chain, and the request for a chain on them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def as_state(name: str, images: Any, model: ModelInfo) -> Float:
     """Images as float32 (n, C, H, W) in the model's value range.
 
     Args:
-        name: of the argument, for messages.
+        name: the argument's, for messages.
         images: uint8 (n, H, W, C), float32 (n, C, H, W), or a list of pictures.
         model: whose images they should be.
 
     Raises:
-        OptionError: the shape or size is another, or values are outside the range or not finite.
+        OptionError: the shape or size differs, or values are outside the range or not finite.
         OptionTypeError: neither uint8 nor float32.
     """
     channels, height, width = model.shape

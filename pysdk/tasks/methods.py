@@ -263,15 +263,15 @@ class Tasks:
             images: uint8 (N, H, W, C).
             labels: class of every image, or one per image; needed by models with classes. The model's null label means
                 no class. There is no guidance.
-            seed: 0 .. 2^64 - 1, of the noise and of the choice of terms.
+            seed: 0 .. 2^64 - 1, for the noise and the choice of terms.
             start: index of the first image.
-            steps: those of the reverse process, as in `sample`; by default all T.
+            steps: the reverse process's, as in `sample`; by default all T.
             terms: network calls per image, from 2 to the number of steps: a stratified subset of the terms, whose
                 weighted sum is an unbiased estimate of the bound; by default all.
             variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
-            clip: `Clip.clamp(limit)` or `Clip.none()`, of the denoised estimate; by default the plan's.
+            clip: `Clip.clamp(limit)` or `Clip.none()`; by default the plan's.
             progress, deadline: as in `sample`.
-            options: `spacing` and `steps_offset` of the timesteps.
+            options: `spacing` and `steps_offset`.
 
         Raises:
             OptionError, OptionTypeError: an argument cannot be used; the message says which and why.

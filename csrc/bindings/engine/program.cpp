@@ -68,7 +68,7 @@ Several networks, on several threads, may be bound to one program; they share it
 
 Args:
     shape: (C, H, W) of an image.
-    out_channels: of the output.
+    out_channels: the output's.
     tensors: (channels, height, width, shared) each.
     weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
     ops: the fields of each by name, its own name being `op`.
