@@ -28,19 +28,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
     """Skip a module that imports a package of an extra which is not installed."""
-    return skipped_if_missing((yield), collector)
+    report = yield
+    return skipped_if_missing(report, report.call.excinfo, collector)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Skip a test that needs one, itself or in a fixture."""
-    report = yield
-    report.call = call
-    return skipped_if_missing(report, item)
+    return skipped_if_missing((yield), call.excinfo, item)
 
 
-def skipped_if_missing(report: Any, node: pytest.Item | pytest.Collector) -> Any:
-    excinfo = report.call.excinfo
+def skipped_if_missing(report: Any, excinfo: Any, node: pytest.Item | pytest.Collector) -> Any:
     name = missing(excinfo.value) if excinfo is not None else None
     if name is not None:
         report.outcome, report.longrepr = "skipped", (str(node.path), 1, f"Skipped: {name} is not installed")
