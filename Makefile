@@ -17,7 +17,7 @@ endif
 
 TENSORRT_BINDINGS := 10.13.3.9 10.16.1.11 11.0.0.114 11.4.0.106
 
-.PHONY: sample test pytest test-isas fresh-machine lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
+.PHONY: sample test pytest quick fuzz test-isas fresh-machine lint stubs sanitize benchmark gpu-install gpu-test gpu-benchmark cuda-compiler tensorrt-install tensorrt-test sanitize-engine wheel clean
 
 sample: engine.plan
 	mkdir -p out
@@ -28,8 +28,21 @@ engine.plan: $(VENV)/export.stamp $(wildcard export/*.py export/*/*.py export/*/
 
 test: lint pytest
 
+# tests of one file stay on one worker, which makes a file's fixtures once
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 pytest: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# the loop of a contributor: all but the tests marked slow
+quick: lint
+	$(PYTEST) -m "not slow"
+
+# programs of the engine and ONNX files changed at random, FUZZ_SECONDS of each; FUZZ_SEED=1 tries others
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 0
+fuzz: $(VENV)/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m kit.engine.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+	PYTHONPATH=tests $(BIN)/python -m kit.attacks.mutants --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 # the native tests and 64 images of the shipped plan under every instruction set that this processor has
 ISAS := baseline avx2 avx512

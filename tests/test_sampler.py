@@ -92,6 +92,7 @@ def test_the_comparison_can_fail(conditional: Sampler, network: UNet, change: di
     assert np.abs(images - expected).max() > 4 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_1000_steps_are_those_of_torch(conditional: Sampler, network: UNet) -> None:
     images = conditional.sample(2, solver="ddpm", output="float32")
     expected = in_torch(conditional, network, 2, 1000, "ddpm", 1.0, variance="learned")

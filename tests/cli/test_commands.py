@@ -309,6 +309,7 @@ def test_help_lists_every_command(pysdk: Command) -> None:
     assert "pysdk, version " in pysdk("--version").out
 
 
+@pytest.mark.slow
 def test_from_data_to_pictures(pysdk: Command) -> None:
     import torch  # noqa: F401  # the commands say in a line that they need it
 

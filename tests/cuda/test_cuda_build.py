@@ -12,6 +12,8 @@ from kit.places import ROOT
 
 from pysdk import _native
 
+pytestmark = pytest.mark.slow
+
 CSRC = ROOT / "csrc"
 
 

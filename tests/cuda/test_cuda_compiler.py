@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from kit.places import ROOT
 
-pytestmark = pytest.mark.skipif(find_spec("cmake") is None, reason="the package cmake is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("cmake") is None, reason="the package cmake is not installed"),
+]
 
 
 def configure(folder: Path, nvcc: str, cuda: str) -> tuple[int, str]:

@@ -15,6 +15,8 @@ import pytest
 from kit.cuda.nvcc import FLAGS, NVCC
 from kit.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 CSRC = ROOT / "csrc"
 STRICT = Path(__file__).parent / "strict_cuda"
 CASES = sorted(

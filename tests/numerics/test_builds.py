@@ -12,6 +12,8 @@ from pysdk import Plan
 from pysdk.export.build import build
 from pysdk.export.engines.native.folding import product
 
+pytestmark = pytest.mark.slow
+
 OTHER_MACHINE = {
     "PYTHONHASHSEED": "7",
     "PYSDK_ISA": "baseline",

@@ -148,6 +148,7 @@ def image(conditional_plan: Path) -> bytes:
         return draw(sampler)
 
 
+@pytest.mark.slow
 @every_state
 def test_a_process_in_that_state_from_the_start(conditional_plan: Path, image: bytes, state: str) -> None:
     """Set before numpy and pysdk are imported; traps afterwards, as numpy's own import raises some."""

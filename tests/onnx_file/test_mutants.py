@@ -1,4 +1,4 @@
-"""A part of what `mutants.py` does by hand."""
+"""A part of what `make fuzz` does."""
 
 from kit.attacks.mutants import run
 

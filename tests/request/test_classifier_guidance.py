@@ -21,6 +21,8 @@ from pysdk.noise import normal
 from pysdk.request.request import make_request
 from pysdk.training.checkpoint import load_model
 
+pytestmark = pytest.mark.slow
+
 SCALES = [0.2, 0.0, 0.5, -0.1, 0.05]
 
 

@@ -180,6 +180,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_plan(path, matrix_products(3000, 1024), engines=(toy_engine(),), shape=(1, 1, 1024))
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_deadline_leave_onnx_runtime_which_runs_again(slow: Path, tmp_path: Path) -> None:
     with Sampler(slow) as sampler:
         assert interrupted(lambda: sampler.sample(1, steps=2), 0.5) < LIMIT
@@ -337,6 +338,7 @@ def moments(count: int, last: float) -> list[float]:
     return [round(float(at), 3) for at in np.linspace(first, last, count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", moments(int(os.environ.get("PYSDK_TEST_INTERRUPTS", "3")), 6.0))
 def test_ctrl_c_in_build_is_an_interrupt(conditional_checkpoint: Path, tmp_path: Path, after: float) -> None:
     out = tmp_path / "new.plan"

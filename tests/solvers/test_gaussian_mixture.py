@@ -19,6 +19,8 @@ from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import SOLVERS, make_table
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[-0.8, -0.6], [0.7, -0.5], [0.2, 0.9]])
 DEVIATIONS = np.array([0.15, 0.25, 0.35])

@@ -1,6 +1,7 @@
 """The sheet of solvers, drawn small: it has all that can draw, and a second run draws nothing again."""
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 from kit.places import CLASSIFIER, FASHION_MNIST
 from kit.tiny_networks import multiplication, write_toy_plan
@@ -8,6 +9,8 @@ from PIL import Image
 
 from pysdk.solvers import SOLVERS
 from tools import solver_sheet
+
+pytestmark = pytest.mark.slow
 
 SHAPE = (1, 28, 28)
 

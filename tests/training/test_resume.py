@@ -79,6 +79,7 @@ def test_finished_run_is_left_alone(uninterrupted: Path, tmp_path: Path) -> None
     assert_same(tmp_path / "run", uninterrupted / "15")
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_exactly(uninterrupted: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, also while states are written, each time with the leftovers of the kill before."""
     rng, killed = random.Random(time.time_ns()), 0
@@ -96,6 +97,7 @@ def test_killed_runs_resume_exactly(uninterrupted: Path, tmp_path: Path) -> None
     assert_same(tmp_path, uninterrupted / "30 in one")
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_process_saves_and_resumes(uninterrupted: Path, tmp_path: Path) -> None:
     with start(tmp_path, 100_000) as process:
         wait_for_progress(process, tmp_path, 3)

@@ -12,6 +12,8 @@ from kit.places import ROOT
 
 from benchmarks.regression.ratio import FEWEST, Ratio, outer_rank
 
+pytestmark = pytest.mark.slow
+
 
 def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.regression", sys.executable, sys.executable, *map(str, arguments)]

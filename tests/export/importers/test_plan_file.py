@@ -54,6 +54,7 @@ def test_a_plan_is_built_again_in_its_place(
         np.testing.assert_array_equal(sampler.sample(3), other.sample(3))
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_large_network_are_read_from_the_plan_that_is_replaced(
     conditional_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ from pysdk.onnx_file.model import read
 from pysdk.plan.manifest import EngineInfo
 from pysdk.plan.writer import write_plan
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["native", "onnxruntime"]
 OPTIONS = {
     "prediction_type": "epsilon",

@@ -65,6 +65,7 @@ def test_the_network_of_a_plan_is_that_of_torch(request: pytest.FixtureRequest, 
     assert "compared with torch" in info.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -135,6 +136,7 @@ def perturbed(data: bytes, change: float) -> bytes:
     return bytes(model.SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [0.1, float("nan")])
 def test_a_wrong_weight_is_found(tmp_path: Path, conditional_checkpoint: Path, exported: Any, change: float) -> None:
     exported(perturbed(exported(), change))
@@ -150,6 +152,7 @@ def test_what_is_no_onnx_is_found(tmp_path: Path, conditional_checkpoint: Path, 
         build(conditional_checkpoint, tmp_path / "a.plan")
 
 
+@pytest.mark.slow
 def test_nan_weights_are_not_shipped(tmp_path: Path, exported: Any) -> None:
     checkpoint = save_random_unet(tmp_path / "model", num_classes=3, null_label=True, learn_variance=True)
     config, module = load_model(checkpoint)

@@ -20,6 +20,8 @@ from pysdk.export.engines.native.program import Conv
 from pysdk.export.engines.native.weights import pack
 from pysdk.export.lowering.onnx_files import OnnxFiles
 
+pytestmark = pytest.mark.slow
+
 TIMESTEPS = (0.0, 7.0, 19.0)
 
 UNFUSED = {

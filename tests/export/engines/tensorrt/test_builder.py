@@ -106,6 +106,7 @@ def test_tensorrt_takes_the_precision_from_the_file(data: bytes, library: Librar
     assert types["NORMALIZATION"] == types["SOFTMAX"] == {"FLOAT"}
 
 
+@pytest.mark.slow
 @rtx
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_typed_engines(network: Network, data: bytes, library: Library, precision: str) -> None:

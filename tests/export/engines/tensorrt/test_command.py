@@ -19,10 +19,11 @@ from pysdk.export import build_engine
 from pysdk.machine import cuda_driver
 from pysdk.machine.cuda_driver import CudaDevice
 
-pytestmark = pytest.mark.skipif(
+without_rtx = pytest.mark.skipif(
     libraries.installed()[:1] != ["tensorrt_rtx"],
     reason="TensorRT-RTX is not installed (`pip install 'pysdk-diffusion[tensorrt]'`), or not the one that is taken",
 )
+pytestmark = [pytest.mark.slow, without_rtx]
 SCRIPT = ROOT / "export" / "build_engine.py"
 
 

@@ -103,6 +103,7 @@ SCHEDULERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_cifar_layout(cifar, name, tmp_path, lower):
     """With 20 of 100 timesteps, and with 30, which does not divide it."""
@@ -114,6 +115,7 @@ def test_cifar_layout(cifar, name, tmp_path, lower):
         assert_same(folder, plan, 30, f"{name} eta 0.7", eta=0.7)
 
 
+@pytest.mark.slow
 def test_a_thousand_steps(cifar, tmp_path, lower):
     folder = save_pipeline(tmp_path / "pipeline", cifar, DDPMScheduler(variance_type="fixed_large"))
     plan = lower(folder)
@@ -134,6 +136,7 @@ def test_ddim_as_it_comes(cifar, tmp_path, lower):
     assert_same(folder, plan, 20, "ddim eta 1", eta=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:To copy construct from a tensor")  # diffusers 0.35, the last for Python 3.10
 def test_the_other_blocks_at_64x64(tmp_path, lower):
     folder = save_pipeline(
@@ -146,6 +149,7 @@ def test_the_other_blocks_at_64x64(tmp_path, lower):
         assert re.search(r"native engine: node '\w+' \(Pad\): pads a tensor of shape", engine.notes)
 
 
+@pytest.mark.slow
 def test_classes_and_learned_variance(tmp_path, lower):
     unet = make_unet(**SMALL, out_channels=6, num_class_embeds=4, resnet_time_scale_shift="scale_shift")
     scheduler = DDPMScheduler(num_train_timesteps=100, variance_type="learned_range", timestep_spacing="trailing")

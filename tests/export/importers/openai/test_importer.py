@@ -116,6 +116,7 @@ def in_native_chain(network: Any) -> np.ndarray:
     return chain.x.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", ["guided_xstart"], indirect=True)
 def test_a_built_plan(golden, tmp_path):
     build(golden.path, tmp_path / "guided.plan", importer_options=golden.flags, batch_size=2, check_seconds=2)
