@@ -26,6 +26,7 @@ RNG = np.random.default_rng(0)
 
 
 def draw(*shape: int) -> np.ndarray:
+    """Standard normal numbers; each test begins anew."""
     return RNG.standard_normal(shape)
 
 

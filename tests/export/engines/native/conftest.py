@@ -2,12 +2,20 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from kit.compiler import graphs
 
 from pysdk import Plan
 from pysdk.plan.manifest import ModelInfo
 
 Exported = tuple[bytes, ModelInfo]
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """A test draws the same numbers alone, after others, and on any worker."""
+    graphs.RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state
 
 
 @pytest.fixture(scope="session")
