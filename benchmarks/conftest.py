@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Of every engine and peer; torch is held to them."""
+    """Threads for every engine and peer; torch is held to them."""
     count, before = request.config.getoption("--threads"), torch.get_num_threads()
     torch.set_num_threads(count)
     with torch.no_grad():

@@ -34,7 +34,7 @@ def native(plan: str, batch: int, threads: int) -> Load:
     from pysdk import Plan, _native
     from pysdk.engines import choice, registry
 
-    registry.module("native")  # imports it
+    registry.on_cpu("native")  # imports it
 
     def load() -> Work:
         opened = Plan.open(plan)

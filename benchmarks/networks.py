@@ -78,10 +78,10 @@ class BenchmarkNetwork:
     """A network as a torch module and an ONNX file.
 
     Attributes:
-        folder: of everything made from it.
+        folder: holds everything made from it.
         source: what it was loaded from.
         network: the torch module with its description.
-        manifest: of its plans, without engines.
+        manifest: its plans', without engines.
     """
 
     folder: Path
@@ -155,7 +155,9 @@ class NativeCall:
         self.chain.network_input[:] = inputs.x
         self.chain.network_time[:] = inputs.t
         self.chain.network_labels[:] = 0 if inputs.labels is None else inputs.labels
-        self.network = engine.bind(self.chain)
+        network = engine.bind(self.chain)
+        assert isinstance(network, _native.Network)
+        self.network = network
 
     def __call__(self) -> NDArray[np.float32]:
         """One step; the chain's own output array."""

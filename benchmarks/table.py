@@ -41,8 +41,8 @@ class Result:
         ours, peers: the times.
         per: units of work in one timed call; the tables show time per unit.
         unit: a key of `UNITS`.
-        share: of our time spent outside the network, where that was measured.
-        errors: of each contender's output, relative to the largest in float64, where that was measured.
+        share: the part of our time outside the network, where measured.
+        errors: each contender's, relative to the largest output in float64, where measured.
         missing: peers that took no part, and why.
         ways: names of the times to divide by each other, (what, slower, faster), where that is the result.
     """

@@ -16,7 +16,7 @@ from pysdk.diffusion.schedule import Schedule
 from pysdk.engines import choice, registry
 from pysdk.engines.contract import Engine
 from pysdk.plan.manifest import ModelInfo
-from pysdk.request.request import default_clip
+from pysdk.request.solver_table import default_clip
 from pysdk.solvers import make_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,12 +45,12 @@ class Workload:
     """A plan opened with its engine.
 
     Attributes:
-        path: of the plan.
+        path: the plan's.
         checkpoint: folder with the same weights for torch.
         plan: the plan.
         kind: which engine was chosen.
         engine: that engine, loaded with `threads`.
-        threads: of every engine, chain and peer.
+        threads: for every engine, chain and peer.
     """
 
     path: Path
@@ -105,13 +105,7 @@ class Workload:
     ) -> None:
         """Start a chain on images 0..n-1 of seed 0."""
         chain.begin(
-            table.float32(),
-            clip=table.clip.kind,
-            clip_limit=table.clip.limit,
-            clip_ratio=table.clip.ratio,
-            clip_max=table.clip.max_threshold,
-            learned_variance=table.learned_variance,
-            init_scale=table.init_scale,
+            table.native,
             seeds=np.zeros(n, np.uint64),
             images=np.arange(n, dtype=np.uint64),
             labels=None if self.model.num_classes is None else self.labels(n),

@@ -71,20 +71,20 @@ def build(
 ) -> Manifest:
     """Build a plan from anything an importer reads, e.g. a checkpoint folder of `pysdk train`.
 
-    A source that is a finished TensorRT engine becomes the only engine of the plan, as it is. One that is a plan gives
-    its network and all that it says of it, but no engine; it may be replaced.
+    A finished TensorRT engine as source becomes the plan's only engine, as it is. A plan as source gives its network
+    and all it says about it, but no engine; `out` may replace it.
 
     Args:
         source: what to build; see `pysdk.export.importers`.
         out: the plan to write; replaced only when the new one is complete.
-        solver, steps, guidance_scale: what `Sampler.sample()` does when it is not told, in place of the source's word.
-        batch_size: images of one network call; by default 16, that of a plan's first engine if the source is one, or
-            what a finished engine is fastest at.
+        solver, steps, guidance_scale: defaults of `Sampler.sample()`, in place of the source's.
+        batch_size: images in one network call; by default 16, a source plan's first engine's, or what a finished engine
+            is fastest at.
         engine: "native", "onnxruntime", or "auto" for both if they can run the network, the native one first;
             "tensorrt" for a GPU, which comes before them. One or several; "tensorrt" alone brings ONNX Runtime, which
             costs no bytes, for machines that cannot run it.
         tensorrt: how to build the TensorRT engine.
-        check_seconds: at most about so long are the engines compared with torch, and again with float64; the first
+        check_seconds: about how long, at most, the engines are compared with torch, and again with float64; the first
             and last timestep always are.
         tune: time convolution tactics and engines here, and put the fastest first. If not, nothing is timed: the same
             source and batch size give the same plan on any machine.
@@ -96,14 +96,14 @@ def build(
 
     Raises:
         MissingDependencyError: torch, onnx, onnxscript, safetensors or the TensorRT asked for is not installed.
-        OptionError: `engine` is none of these, `tensorrt` is given without that engine, or a finished engine is asked
-            to be another.
+        OptionError: `engine` is none of these, `tensorrt` is given without that engine, or another engine is wanted
+            from a finished one.
         OutputError: `out` cannot be written.
         ExportError: a step failed; the message starts with its name.
     """
     wanted = check_engines(engine, tensorrt)
     if "tensorrt" in wanted:
-        libraries.find(tensorrt.library if tensorrt else None)  # before minutes of work
+        libraries.find(tensorrt.library if tensorrt else None)  # before the slow steps
     check_target(out)
     network, manifest = prepare(
         source,

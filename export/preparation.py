@@ -20,7 +20,7 @@ from pysdk.errors import ExportError, MissingDependencyError
 from pysdk.machine.interrupts import noted_interrupts
 from pysdk.plan.manifest import DefaultsInfo, Manifest
 from pysdk.request.guidance import resolve_guidance
-from pysdk.request.request import resolve_table
+from pysdk.request.solver_table import resolve_table
 
 if TYPE_CHECKING:
     from pysdk.export.network import Network

@@ -30,6 +30,7 @@ __all__: list[str] = [
     "InterruptibleNetwork",
     "Network",
     "Program",
+    "StepTable",
     "Stop",
     "StoppedError",
     "cuda_device",
@@ -106,6 +107,42 @@ class InterruptibleNetwork(Denoiser):
             interrupt: with True makes a run in progress, or the next one, raise soon; with False no more.
         """
 
+class StepTable:
+    """
+    The rows of a chain and what all its images share: checked when made, never changed, shared by chains.
+    """
+    def __init__(
+        self,
+        rows: numpy.typing.NDArray[numpy.float32],
+        *,
+        clip: str = "none",
+        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
+        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
+        learned_variance: bool = False,
+        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+    ) -> None:
+        """
+        Check and copy a table.
+
+        Args:
+            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
+            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
+            clip_limit: above 0.
+            clip_ratio: quantile of the dynamic threshold, in (0, 1].
+            clip_max: upper bound of the dynamic threshold, at least 1.
+            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+            init_scale: the chain starts from init_scale * z_0.
+
+        Raises:
+            TypeError: rows has another dtype.
+            ValueError: a shape or value is one that no chain can run.
+        """
+    def __len__(self) -> int:
+        """
+        Rows of the table.
+        """
+
 class Chain:
     """
     The reverse chain on the CPU: rows of a step table over one batch of images.
@@ -116,7 +153,7 @@ class Chain:
     @staticmethod
     def most_bytes(
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
@@ -133,7 +170,7 @@ class Chain:
     def __init__(
         self,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
@@ -146,10 +183,10 @@ class Chain:
         Args:
             batch: images per batch.
             shape: (C, H, W) of one image.
-            out_channels: of the network, C or 2C; C when None.
+            out_channels: the network's, C or 2C; C when None.
             guided: classifier-free guidance, the network runs on 2 * batch images.
             classifier: rows may use the gradient of a classifier.
-            threads: of the update; used from 32768 elements per batch on.
+            threads: for the update; used from 32768 elements per batch on.
 
         Raises:
             ValueError: a size is out of range.
@@ -190,14 +227,8 @@ class Chain:
         """
     def begin(
         self,
-        rows: numpy.typing.NDArray[numpy.float32],
+        table: StepTable,
         *,
-        clip: str = "none",
-        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
-        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
-        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
-        learned_variance: bool = False,
-        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         seeds: numpy.typing.NDArray[numpy.uint64],
         images: numpy.typing.NDArray[numpy.uint64],
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
@@ -213,13 +244,7 @@ class Chain:
         Start a chain from its first row; on an error the previous one stays as it was.
 
         Args:
-            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
-            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
-            clip_limit: above 0.
-            clip_ratio: quantile of the dynamic threshold, in (0, 1].
-            clip_max: upper bound of the dynamic threshold, at least 1.
-            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            init_scale: the chain starts from init_scale * z_0.
+            table: the rows, and what all images share.
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             labels: int64 (batch,); None means null_label for all.
@@ -384,11 +409,10 @@ class CudaChain:
         self,
         device: Device,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         guided: bool = False,
-        classifier: bool = False,
         path: str = "auto",
     ) -> None:
         """
@@ -396,7 +420,7 @@ class CudaChain:
 
         Args:
             device: from `cuda_device`, or a `SimulatedDevice`.
-            batch, shape, out_channels, guided, classifier: as for `Chain`.
+            batch, shape, out_channels, guided: as for `Chain`.
             path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; 'auto' takes
                 the first of these that the driver and the networks allow, any other is taken or an error.
 
@@ -414,7 +438,6 @@ class CudaChain:
         denoiser: collections.abc.Callable[[int], typing.Any],
         *,
         conditional: collections.abc.Callable[[int], typing.Any] | None = None,
-        classifier: collections.abc.Callable[[int], typing.Any] | None = None,
     ) -> None:
         """
         Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they enqueue
@@ -422,19 +445,13 @@ class CudaChain:
         nothing else. A result of False is a failure.
 
         Raises:
-            ValueError: the chain is not guided, or was made without a classifier.
+            ValueError: the chain is not guided.
             RuntimeError: the chain is running.
         """
     def begin(
         self,
-        rows: numpy.typing.NDArray[numpy.float32],
+        table: StepTable,
         *,
-        clip: str = "none",
-        clip_limit: typing.SupportsFloat | typing.SupportsIndex = 1.0,
-        clip_ratio: typing.SupportsFloat | typing.SupportsIndex = 0.995,
-        clip_max: typing.SupportsFloat | typing.SupportsIndex = ...,
-        learned_variance: bool = False,
-        init_scale: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         seeds: numpy.typing.NDArray[numpy.uint64],
         images: numpy.typing.NDArray[numpy.uint64],
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
@@ -450,13 +467,7 @@ class CudaChain:
         Start a chain from its first row; on an error the previous one stays as it was.
 
         Args:
-            rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
-            clip: 'none', 'clamp' to [-clip_limit, clip_limit] or 'dynamic' threshold.
-            clip_limit: above 0.
-            clip_ratio: quantile of the dynamic threshold, in (0, 1].
-            clip_max: upper bound of the dynamic threshold, at least 1.
-            learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            init_scale: the chain starts from init_scale * z_0.
+            table: the rows, and what all images share.
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             labels: int64 (batch,); None means null_label for all.
@@ -544,11 +555,6 @@ class CudaChain:
         stop the chain within 16 rows.
         """
     @property
-    def classifier_gradient(self) -> DeviceArray:
-        """
-        float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.
-        """
-    @property
     def denoised(self) -> DeviceArray:
         """
         float32 (batch, C, H, W), D of the last row.
@@ -618,7 +624,7 @@ class Bound:
     @staticmethod
     def most_bytes(
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
@@ -633,7 +639,7 @@ class Bound:
     def __init__(
         self,
         *,
-        batch: typing.SupportsInt | typing.SupportsIndex = 16,
+        batch: typing.SupportsInt | typing.SupportsIndex,
         shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
         out_channels: typing.SupportsInt | typing.SupportsIndex | None = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
@@ -644,8 +650,8 @@ class Bound:
         Args:
             batch: images per batch.
             shape: (C, H, W) of one image.
-            out_channels: of the network, C or 2C; C when None.
-            threads: of everything but the network.
+            out_channels: the network's, C or 2C; C when None.
+            threads: for everything but the network.
 
         Raises:
             ValueError: a size is out of range.
@@ -681,7 +687,7 @@ class Bound:
         labels: numpy.typing.NDArray[numpy.int64] | None = None,
     ) -> None:
         """
-        Start from the first row; on an error the previous program stays as it was.
+        Start from the first row; on an error the previous request stays as it was.
 
         Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;
         D = clamp(p x_t + q f); log variance = log_high, or with learned variance
@@ -695,7 +701,7 @@ class Bound:
             seeds: uint64 (batch,).
             images: uint64 (batch,), indices in the galleries of their seeds.
             learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
-            clip_limit: of D, above 0; infinity for none.
+            clip_limit: for D, above 0; infinity for none.
             value_low, value_high: what the levels 0 and 255 are to the network.
             labels: int64 (batch,).
 
@@ -712,7 +718,7 @@ class Bound:
     @property
     def length(self) -> int:
         """
-        Rows of the program; 0 before begin.
+        Rows of the request; 0 before begin.
         """
     @property
     def network_input(self) -> numpy.typing.NDArray[numpy.float32]:
@@ -801,7 +807,7 @@ class Program:
 
         Args:
             shape: (C, H, W) of an image.
-            out_channels: of the output.
+            out_channels: the output's.
             tensors: (channels, height, width, shared) each.
             weights: (shape, parts) each, a part being (source, byte offset, rows, columns, transposed).
             ops: the fields of each by name, its own name being `op`.

@@ -82,7 +82,7 @@ def normal(
         seed: 64-bit seed.
         images: uint64 (n,), indices in the gallery.
         draw: 0 for x_T, k + 1 for row k.
-        shape: of one image, usually (C, H, W).
+        shape: that of one image, usually (C, H, W).
 
     Returns:
         float32 (n, *shape).

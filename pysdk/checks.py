@@ -1,7 +1,8 @@
-"""Checks of arguments that are whole numbers, tensors, or one value per image; one clear sentence each."""
+"""Checks of arguments: numbers, flags, choices, tensors, one value per image; one clear sentence each."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -29,8 +30,14 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
     except TypeError:
         raise OptionTypeError(f"{name} is {value!r}, expected a whole number from {low} to {high}") from None
     if isinstance(value, bool) or not low <= number <= high:
-        raise OptionError(f"{name} is {value!r}, expected a whole number from {low} to {high}")
+        shown = repr(value) if number.bit_length() <= 128 else f"a number of {number.bit_length()} bits"
+        raise OptionError(f"{name} is {shown}, expected a whole number from {low} to {high}")
     return number
+
+
+def is_whole_number(value: object) -> bool:
+    """Whether `value` is an int, of Python or numpy, and no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def flag(name: str, value: object) -> bool:
@@ -38,6 +45,37 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise OptionTypeError(f"{name} is {value!r}, expected True or False")
     return value
+
+
+def check_flags(**flags: bool) -> None:
+    """OptionTypeError unless each is True or False."""
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise OptionTypeError(f"{name} is {flag!r}, expected True or False")
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """OptionError unless `value` is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise OptionError(f"{name} is {value!r}, expected one of {list(choices)}")
+
+
+def checked_number(name: str, value: Any, low: float, high: float, meaning: str) -> float:
+    """`value` as a float in [low, high]; `meaning` ends the sentence "expected a number ...".
+
+    Raises:
+        OptionTypeError: it is no number.
+        OptionError: it is outside, NaN or infinite (unless `high` is).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise OptionTypeError(f"{name} is {value!r}, expected a number {meaning}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond float64
+        number = math.inf if value > 0 else -math.inf
+    if not low <= number <= high:  # NaN too
+        raise OptionError(f"{name} is {value!r}, expected a number {meaning}")
+    return number
 
 
 def per_image(name: str, value: object, n: int, dtype: Any) -> NDArray[Any]:

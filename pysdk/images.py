@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.checks import whole_number
 from pysdk.errors import NumericalError, OptionError, OptionTypeError, OutputError
 from pysdk.files.atomic import atomic_file, atomic_folder, check_target
 from pysdk.machine.float_state import standard_floats
@@ -31,6 +32,8 @@ _VISIBLE = 56
 _PREVIEW = 100
 """Images that a notebook shows of a larger batch."""
 _WHITE = 255
+_LARGEST = 1 << 20
+"""Columns, padding and scale of a grid."""
 
 
 @standard_floats
@@ -98,10 +101,10 @@ class Images(np.ndarray[Any, np.dtype[np.uint8]]):
         count, height, width, channels = self._picture_shape()
         if count == 0:
             raise OptionError("there are no images to make a grid of; sample at least one")
-        columns = math.ceil(math.sqrt(count)) if columns is None else _whole("columns", columns, 1)
+        columns = math.ceil(math.sqrt(count)) if columns is None else whole_number("columns", columns, 1, _LARGEST)
         columns = min(columns, count)
-        scale = math.ceil(_VISIBLE / max(height, width)) if scale is None else _whole("scale", scale, 1)
-        padding = _whole("padding", padding, 0)
+        scale = math.ceil(_VISIBLE / max(height, width)) if scale is None else whole_number("scale", scale, 1, _LARGEST)
+        padding = whole_number("padding", padding, 0, _LARGEST)
         rows = math.ceil(count / columns)
         tile_height, tile_width = height * scale, width * scale
         step_y, step_x = tile_height + padding, tile_width + padding
@@ -208,7 +211,7 @@ def save_gif(
     if _suffix(path) != ".gif":
         raise OptionError(f"an animation is saved as .gif, got {os.fspath(path)!r}")
     for name, value in (("duration", duration), ("hold", hold)):
-        if _whole(name, value, 20) % 10 or value > 655_350:
+        if whole_number(name, value, 20, 1 << 40) % 10 or value > 655_350:
             raise OptionError(f"{name} is {value}, expected a multiple of 10 milliseconds up to 655350")
     batches = [Images(frame) for frame in frames]
     if not batches or len({batch.shape for batch in batches}) > 1:
@@ -268,11 +271,3 @@ def _encode(picture: "Image.Image", suffix: str, kind: str = "", options: dict[s
         size = f"{picture.width}x{picture.height}"
         raise OutputError(f"a picture of {size} cannot be encoded as {suffix}: {error}; use .npz or fewer") from error
     return buffer.getvalue()
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise OptionTypeError(f"{name} is a whole number, got {type(value).__name__}")
-    if value < least:
-        raise OptionError(f"{name} is {value}, expected {least} or more")
-    return int(value)

@@ -4,62 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk.checks import flag, whole_number
-from pysdk.diffusion.table import Clip, StepTable
+from pysdk.checks import whole_number
+from pysdk.diffusion.table import StepTable
 from pysdk.diffusion.timesteps import Steps
-from pysdk.engines import choice, registry
-from pysdk.errors import OptionError, OptionTypeError
+from pysdk.errors import OptionTypeError
 from pysdk.images import Output, check_form
-from pysdk.machine.devices import device_number
 from pysdk.machine.float_state import standard_floats
-from pysdk.machine.memory import Budget
-from pysdk.machine.processors import MAX_THREADS, default_threads
-from pysdk.plan.manifest import EngineInfo
 from pysdk.plan.reader import Plan
-from pysdk.progress import Progress, reporter
-from pysdk.request.request import Noise, Request, make_request, resolve_table, split_arguments
-from pysdk.runtime.cpu import Executor
-from pysdk.runtime.deadline import Deadline, told
-from pysdk.tasks.methods import Uses
+from pysdk.progress import Progress
+from pysdk.request.request import Noise, Request, make_request
+from pysdk.runtime.batches import Preview
+from pysdk.runtime.deadline import Deadline
+from pysdk.runtime.target import Target, load
+from pysdk.tasks.methods import Tasks
 
 if TYPE_CHECKING:
-    from pysdk import _native
-    from pysdk.likelihood.bound import Likelihood
     from pysdk.runtime.cuda import Launch
+
+__all__ = ["Preview", "Sampler"]
 
 Float: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = int | Sequence[int] | NDArray[np.integer[Any]] | None
 Scale: TypeAlias = float | Sequence[float] | NDArray[np.floating[Any]] | None
 
 
-@dataclass(frozen=True)
-class Preview:
-    """A chain on its way.
-
-    Attributes:
-        step: rows done so far, 1..total.
-        total: rows of the chain.
-        timestep: what the network was told in the row just done: a timestep; of networks of sigma ln(sigma)/4 or sigma.
-        x: the current samples, in the output form asked for.
-        denoised: the network's (clipped) estimate of the final images at that row, likewise.
-    """
-
-    step: int
-    total: int
-    timestep: float
-    x: Any
-    denoised: Any
-
-
-class Sampler(Uses):
+class Sampler(Tasks):
     """Draws images from a plan.
 
     Image i of a seed is the same whatever else is drawn with it: `sample(n=64)[5]` equals `sample(n=1, start=5)[0]`,
@@ -71,15 +46,15 @@ class Sampler(Uses):
         engine: kind of engine to use, e.g. "onnxruntime"; by default the first of the plan that runs here.
         threads: processors to use; by default all that this process may use.
         batch_size: largest number of images in one network call; by default what the engine was built for.
-        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen by itself: images of
+        device: "cpu", "cuda" or "cuda:1": where chains and engine run (docs/gpu.md). Never chosen for you: images of
             one device differ from another's in their last bits.
-        network: on a device, runs in the place of the plan's engines: a torch module or another capturable callable
+        network: on a device, runs in place of the plan's engines: a torch module or another capturable callable
             (x, t[, label]) -> output on CUDA tensors; see `pysdk.runtime.torch_network.TorchNetwork`.
         launch: on a device, how rows get to it: "while" for one launch per chain, "step" for one per row, "plain" for
             plain calls, each taken or an error; by default, "auto", the first of them that works, which `info` tells.
         max_memory: bytes that engines, chains and results may take, on the CPU; by default four fifths of what the
             system gives (the machine's memory, or the limit of a control group or of the process).
-        trust: run networks that could compute for ever: on ONNX Runtime any operators, control flow and functions too,
+        trust: run networks that could compute forever: on ONNX Runtime any operators, control flow and functions too,
             natively a step out of proportion to the weights. For plans whose maker you know; memory stays limited.
 
     Raises:
@@ -104,61 +79,18 @@ class Sampler(Uses):
         max_memory: int | None = None,
         trust: bool = False,
     ) -> None:
-        number = device_number(device)
-        if number is None and (network is not None or launch != "auto"):
-            raise OptionError("network and launch are for a CUDA device; give device='cuda' too, or leave them out")
-        if number is not None and max_memory is not None:
-            raise OptionError("max_memory limits the memory of the CPU's engines; leave it out on a CUDA device")
-        self._budget = Budget(max_memory)
-        self._trust = flag("trust", trust)
+        target = Target(device, engine, threads, batch_size, network, launch, max_memory, trust)
         self.device = device
-        self.threads = whole_number("threads", default_threads() if threads is None else threads, 1, MAX_THREADS)
         self.plan = plan if isinstance(plan, Plan) else Plan.open(plan)
         self._opened = self.plan is not plan
         try:
-            if number is None:
-                chosen, self._skipped = choice.choose(self.plan, engine)
-                self._executor, self._kind = self._load(chosen, batch_size), chosen.kind
-            else:
-                from pysdk.runtime.cuda import load
-
-                self._executor, self._kind, self._skipped = load(
-                    self.plan, number, engine=engine, network=network, batch_size=batch_size, launch=launch
-                )
+            loaded = load(self.plan, target)
         except BaseException:
             self._close_plan()
             raise
-        self.batch_size = self._executor.batch_size
+        self._executor, self._kind, self._skipped = loaded.executor, loaded.kind, loaded.skipped
+        self.threads, self.batch_size = target.threads, self._executor.batch_size
         self.schedule = self.plan.manifest.schedule.make()
-
-    def _load(self, chosen: EngineInfo, batch_size: int | None) -> Executor:
-        manifest = self.plan.manifest
-        size = chosen.batch_size if batch_size is None else whole_number("batch_size", batch_size, 1, 65_536)
-        classifier = manifest.classifier
-        invariant = chosen.batch_invariant and (classifier is None or classifier.batch_invariant)
-        if size != chosen.batch_size and not invariant:
-            raise OptionError(
-                f"batch_size is {batch_size}, but this engine gives the same bits only at the size it was "
-                f"built for, {chosen.batch_size}; leave batch_size out or build the plan with --batch-size"
-            )
-        model, gradient = manifest.model, None
-        if classifier is not None:
-            reads = msgspec.structs.replace(model, out_channels=model.shape[0], num_classes=classifier.num_classes)
-            info = registry.of_classifier(classifier, size)
-            network = self.plan.member(classifier.member)
-            gradient = registry.module(info.kind).load(
-                reads, info, network, self.threads, budget=self._budget, trust=self._trust
-            )
-        sized = msgspec.structs.replace(chosen, batch_size=size)
-        return Executor(
-            model,
-            registry.load(self.plan, sized, self.threads, self._budget, trust=self._trust),
-            gradient,
-            batch_size=size,
-            batch_invariant=invariant,
-            threads=self.threads,
-            budget=self._budget,
-        )
 
     @property
     def info(self) -> dict[str, Any]:
@@ -170,8 +102,8 @@ class Sampler(Uses):
             "threads": self.threads,
             "batch_size": self.batch_size,
             "chain": self._executor.chain_description,
-            "max_memory": self._budget.limit,
-            "memory": self._budget.limit - self._budget.left,
+            "max_memory": self._executor.budget.limit,
+            "memory": self._executor.budget.limit - self._executor.budget.left,
         }
         return {**self.plan.describe(), "running": running}
 
@@ -227,10 +159,10 @@ class Sampler(Uses):
                 seed[j].
             start: index of the first image.
             steps: number of steps (1..T), an explicit list of descending timesteps, or a respacing rule such as
-                "ddim50"; by default the plan's, for another solver all T (of networks of sigma 18). A step is one
-                network call, of some solvers two (`docs/solvers.md`).
+                "ddim50"; by default the plan's, for another solver all T (18 for networks of sigma). A step is one
+                network call, for some solvers two (`docs/solvers.md`).
             solver: name of a solver (see `pysdk.solvers`), or a `StepTable`; by default the plan's.
-            labels: class of every image, or one per image; by default image i is of class i mod num_classes. The
+            labels: class of every image, or one per image; by default image i has class i mod num_classes. The
                 model's null label means no class.
             guidance_scale: classifier-free guidance w, eps_u + w (eps_c - eps_u) (2207.12598, with w = 1 for no
                 guidance), for all or one per image; by default the plan's, else 1.
@@ -248,7 +180,7 @@ class Sampler(Uses):
             progress: True and False force and forbid a progress bar; by default one shows on a terminal after a second.
                 A callable gets (rows of the table done, rows in all), counted for each batch.
             deadline: seconds, counted from the call, after which it raises DeadlineError; the sampler stays usable.
-            options: those of the solver (eta, variance, clip, sigmas, ...) and of the timesteps (spacing,
+            options: the solver's (eta, variance, clip, sigmas, ...) and those for timesteps (spacing,
                 steps_offset).
 
         Returns:
@@ -262,7 +194,9 @@ class Sampler(Uses):
         """
         check_form(output)
         limit = Deadline.of(deadline)
-        request = self._request(
+        request = make_request(
+            self.plan.manifest,
+            self.schedule,
             n,
             steps=steps,
             solver=solver,
@@ -290,101 +224,16 @@ class Sampler(Uses):
     ) -> Iterator[Preview]:
         """The same images while they form: a `Preview` after every `every` steps and after the last.
 
-        All n images advance together, so memory is that of n images; the last preview's `x` equals `sample(...)`, and
-        `denoised` is what the network makes of it on the way (progressive generation, DDPM, section 4.3).
+        All n images advance together, so memory is for n images; the last preview's `x` equals `sample(...)`, and
+        `denoised` is the network's estimate on the way (progressive generation, DDPM, section 4.3).
         The other arguments and the errors are those of `sample`; they are checked when `stream` is called, not at the
         first preview. What the caller does between previews counts towards the deadline.
         """
         check_form(output)
         limit = Deadline.of(deadline)
         stride = whole_number("every", every, 1, 2**31)
-        request = self._request(n, **arguments)
+        request = make_request(self.plan.manifest, self.schedule, n, **arguments)
         return self._previews(request, self._executor.previews(request, stride, limit), output)
-
-    def _request(
-        self, n: int, *, steps: Steps = None, solver: str | StepTable | None = None, **arguments: Any
-    ) -> Request:
-        manifest = self.plan.manifest
-        named, options = split_arguments(arguments)
-        table = resolve_table(manifest, self.schedule, solver, steps, options)
-        return make_request(manifest, self.schedule, table, n=n, **named)
-
-    @standard_floats
-    def likelihood(
-        self,
-        images: NDArray[np.uint8],
-        *,
-        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
-        seed: int = 0,
-        start: int = 0,
-        steps: int | str | Sequence[int] | None = None,
-        terms: int | None = None,
-        variance: str | None = None,
-        clip: Clip | None = None,
-        progress: Progress = None,
-        deadline: float | None = None,
-        **options: Any,
-    ) -> Likelihood:
-        """The variational bound of images in bits per dimension (DDPM, eq. 5; docs/quality/likelihood.md).
-
-        The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
-        image does not depend on the others, the batch size or the threads.
-
-        Args:
-            images: uint8 (N, H, W, C).
-            labels: class of every image, or one per image; needed by models with classes. The model's null label means
-                no class. There is no guidance.
-            seed: 0 .. 2^64 - 1, of the noise and of the choice of terms.
-            start: index of the first image.
-            steps: those of the reverse process, as in `sample`; by default all T.
-            terms: network calls per image, from 2 to the number of steps: a stratified subset of the terms, whose
-                weighted sum is an unbiased estimate of the bound; by default all.
-            variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
-            clip: `Clip.clamp(limit)` or `Clip.none()`, of the denoised estimate; by default the plan's.
-            progress, deadline: as in `sample`.
-            options: `spacing` and `steps_offset` of the timesteps.
-
-        Raises:
-            OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
-            NumericalError: a term is NaN or infinite.
-            EngineError: the network failed.
-            DeadlineError: the deadline was over before the terms were; the message says how many images were done.
-        """
-        from pysdk.likelihood.bound import answer, make_question
-
-        if self.device != "cpu":
-            raise OptionError(f"the likelihood is computed on the CPU alone, this sampler is on {self.device!r}")
-        executor, limit = self._executor, Deadline.of(deadline)
-        question = make_question(
-            self.plan.manifest,
-            self._diffusion,
-            images,
-            labels=labels,
-            seed=seed,
-            start=start,
-            steps=steps,
-            terms=terms,
-            variance=variance,
-            clip=clip,
-            options=options,
-        )
-        executor.require_own_process()
-        calls = -(-len(images) // self.batch_size) * len(question.terms.rows)
-        with reporter(progress, calls) as report:
-
-            def advance(bound: _native.Bound, done: int) -> None:
-                with told(limit, done, len(images), bound):
-                    executor.advance(bound, bound.length, report, limit)
-
-            return answer(
-                question,
-                executor.engine,
-                batch_size=self.batch_size,
-                padded=not executor.batch_invariant,
-                threads=self.threads,
-                advance=advance,
-                take=executor.take,
-            )
 
     def _previews(
         self, request: Request, states: Iterator[tuple[int, Float, Float]], output: Output

@@ -12,12 +12,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_FILES = 15
-"""At one level of a folder."""
+"""At one level of a folder, but for the root, where tools look for files of their own."""
 
 
 def crowded(paths: list[str]) -> list[str]:
     """A sentence for each folder that has more files than `MOST_FILES`."""
-    counts = Counter(str(Path(path).parent) for path in paths)
+    counts = Counter(str(Path(path).parent) for path in paths if "/" in path)
     return [
         f"{folder}/ has {count} files, expected at most {MOST_FILES}: give some of them a folder"
         for folder, count in sorted(counts.items())

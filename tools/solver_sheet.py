@@ -28,7 +28,7 @@ from pysdk.evaluation.frechet import Moments, frechet_distance
 from pysdk.evaluation.measure import measure
 from pysdk.evaluation.sources import open_source, plan_source
 from pysdk.files.atomic import atomic_file
-from pysdk.request.request import resolve_table
+from pysdk.request.solver_table import resolve_table
 from pysdk.solvers import LEVEL_OPTIONS, SOLVERS, solver_options
 
 matplotlib.use("Agg")

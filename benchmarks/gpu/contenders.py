@@ -77,7 +77,7 @@ class Contender:
 
     Attributes:
         make: from a setting, its network in the form `mode`, and a number of steps.
-        mode: of torch.compile; None for the network as it is.
+        mode: torch.compile's; None for the network as it is.
         base: the contender that is this one's network alone.
     """
 
@@ -142,7 +142,7 @@ def tensorrt(setting: Setting, _network: nn.Module, steps: int) -> Work:
         check_seconds=0,
     )
     with Plan.open(path) as plan:
-        made, _, _ = cuda.load(plan, 0, engine="tensorrt", network=None, batch_size=batch, launch="auto")
+        made, _, _ = cuda.load(plan, "tensorrt", number=0, network=None, batch_size=batch, launch="auto")
     return _chain(made, setting, steps)
 
 

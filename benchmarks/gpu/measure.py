@@ -36,9 +36,9 @@ class Measured:
 
     Attributes:
         base: the contender that is its network alone, or None.
-        seconds: of each round, a whole batch of images.
+        seconds: what each round took, a whole batch of images.
         first: seconds until the first batch was there, compiling and capturing included.
-        flops: of one image's network call.
+        flops: those of one image's network call.
         ceiling: operations per second of a large bf16 matrix product, measured in the same run.
     """
 

@@ -100,7 +100,7 @@ def main(
 
 
 def as_json(times: Times) -> dict[str, Any]:
-    """Of one piece of work; batch 0 is loading."""
+    """The lines about one piece of work; batch 0 is loading."""
     hashes = {side: sorted(filter(None, found)) for side, found in times.hashes.items()}
     return {
         "batch": times.batch,

@@ -13,10 +13,10 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of B to A.
+    """The ratio of B to A.
 
     Attributes:
-        median: of the ratios.
+        median: the ratios'.
         quartiles: first and third.
         interval: two of the ratios, between which the true median lies with 95 % or more, whatever their distribution.
     """

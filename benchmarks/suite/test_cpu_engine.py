@@ -13,7 +13,7 @@ from benchmarks.network_peers import NotCompared, Peer, peers
 from benchmarks.networks import Networks, float64_output
 
 TOLERANCE = 1e-4
-"""Of the largest output in float64, the limit of the export as well."""
+"""Largest error allowed, over the largest output in float64; the export's limit too."""
 
 LEAST = 0.25
 """Seconds in one turn: a chain calls its network without a pause, so a short call is repeated as often as fits."""

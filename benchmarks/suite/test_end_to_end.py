@@ -18,7 +18,7 @@ from pysdk import Sampler
 
 STEPS, CHECKED = 50, 4
 TOLERANCE = 0.02
-"""Of a pixel's range of 1: rounding differs in 50 steps of three engines. The mean is held to a hundredth of it."""
+"""Largest difference in a pixel's range of 1: rounding differs in 50 steps of three engines. The mean: a hundredth."""
 
 
 @pytest.mark.benchmark(group="End to end, the peers in a stock DDIMPipeline")

@@ -160,7 +160,7 @@ void Workers::run(std::size_t parts, std::size_t items, const void* work, Call c
   team_->run(parts, items, watch_, work, call);
 }
 
-// A fork has none of its parent's threads: there is nobody to stop, and a lock may be held for ever.
+// A fork has none of its parent's threads: there is nobody to stop, and a lock may be held forever.
 void Workers::leave_parents_team() {
   if (team_ != nullptr && process_ != getpid()) static_cast<void>(team_.release());
 }

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -64,6 +65,13 @@ template <typename T>
 std::vector<T> checked_values(const char* name, py::handle value, const std::vector<py::ssize_t>& shape) {
   const auto array = checked<T>(name, value, shape);
   return std::vector<T>(array.data(), array.data() + array.size());
+}
+
+// The same of an argument that may be None, which is empty.
+template <typename T>
+std::vector<T> checked_values(const char* name, const std::optional<NdArray<T>>& value,
+                              const std::vector<py::ssize_t>& shape) {
+  return value ? checked_values<T>(name, py::handle(*value), shape) : std::vector<T>();
 }
 
 }  // namespace pysdk

@@ -34,11 +34,11 @@ class BoundChain {
     networks_ = std::move(next);
   }
 
-  void begin(Program program, std::shared_ptr<PythonNoise> noise) {
+  void begin(Request request, std::shared_ptr<PythonNoise> noise) {
     {
       const py::gil_scoped_release release;
       Watch watch{Interrupts()};
-      chain_.begin(std::move(program), watch);
+      chain_.begin(std::move(request), watch);
     }
     noise_ = std::move(noise);
   }
@@ -111,34 +111,33 @@ class BoundChain {
 }  // namespace
 
 void register_chain(py::module_& module) {
-  py::tuple columns(kStepColumns.size());
-  for (std::size_t i = 0; i < kStepColumns.size(); ++i) columns[i] = py::str(kStepColumns[i]);
-  module.attr("STEP_COLUMNS") = columns;
-
   py::class_<BoundChain> type(
       module, "Chain", py::custom_type_setup(collect_garbage<BoundChain>), py::is_final(),
-      "The reverse chain on the CPU: rows of a step table over one batch of images.\n\n"
-      "NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one\n"
-      "thread at a time; a call while another is running raises RuntimeError.");
+      R"doc(The reverse chain on the CPU: rows of a step table over one batch of images.
+
+NB = 2 * batch when guided (conditional half first), else batch. A chain belongs to one
+thread at a time; a call while another is running raises RuntimeError.)doc");
   type.def(py::init([](std::int64_t batch, const std::vector<std::int64_t>& shape,
                        std::optional<std::int64_t> out_channels, bool guided, bool classifier,
                        std::int64_t threads) {
              return std::make_unique<BoundChain>(
                  make_shape(batch, shape, out_channels, guided, classifier, threads));
            }),
-           py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+           py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
            py::arg("guided") = false, py::arg("classifier") = false, py::arg("threads") = 1,
-           "Allocate a chain.\n\n"
-           "Args:\n"
-           "    batch: images per batch.\n"
-           "    shape: (C, H, W) of one image.\n"
-           "    out_channels: of the network, C or 2C; C when None.\n"
-           "    guided: classifier-free guidance, the network runs on 2 * batch images.\n"
-           "    classifier: rows may use the gradient of a classifier.\n"
-           "    threads: of the update; used from 32768 elements per batch on.\n\n"
-           "Raises:\n"
-           "    ValueError: a size is out of range.\n"
-           "    MemoryError: the buffers do not fit in memory.")
+           R"doc(Allocate a chain.
+
+Args:
+    batch: images per batch.
+    shape: (C, H, W) of one image.
+    out_channels: the network's, C or 2C; C when None.
+    guided: classifier-free guidance, the network runs on 2 * batch images.
+    classifier: rows may use the gradient of a classifier.
+    threads: for the update; used from 32768 elements per batch on.
+
+Raises:
+    ValueError: a size is out of range.
+    MemoryError: the buffers do not fit in memory.)doc")
       .def_static(
           "most_bytes",
           [](std::int64_t batch, const std::vector<std::int64_t>& shape,
@@ -148,35 +147,37 @@ void register_chain(py::module_& module) {
             made.validate();
             return made.most_bytes(static_cast<std::size_t>(std::max<std::int64_t>(rows, 0)));
           },
-          py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+          py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
           py::arg("guided") = false, py::arg("classifier") = false, py::arg("threads") = 1, py::arg("rows"),
-          "Bytes of such a chain with a table of so many rows, whatever it is begun with.\n\n"
-          "Raises:\n"
-          "    ValueError: a size is out of range.")
+          R"doc(Bytes of such a chain with a table of so many rows, whatever it is begun with.
+
+Raises:
+    ValueError: a size is out of range.)doc")
       .def("attach", &BoundChain::attach, py::arg("denoiser"), py::kw_only(),
            py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
-           "Set the networks: Denoisers, or callables without arguments whose results are ignored.\n\n"
-           "Args:\n"
-           "    denoiser: reads network_input, network_time and network_labels and fills network_output.\n"
-           "    conditional: the same for the first `batch` images only, the conditional half; called in\n"
-           "        unguided rows of a guided chain, where the denoiser is called without it.\n"
-           "    classifier: reads the conditional half too and fills classifier_gradient; called in rows\n"
-           "        with a grad column.\n\n"
-           "Raises:\n"
-           "    ValueError: the chain is not guided, or was made without a classifier.\n"
-           "    RuntimeError: the chain is running.")
+           R"doc(Set the networks: Denoisers, or callables without arguments whose results are ignored.
+
+Args:
+    denoiser: reads network_input, network_time and network_labels and fills network_output.
+    conditional: the same for the first `batch` images only, the conditional half; called in
+        unguided rows of a guided chain, where the denoiser is called without it.
+    classifier: reads the conditional half too and fills classifier_gradient; called in rows
+        with a grad column.
+
+Raises:
+    ValueError: the chain is not guided, or was made without a classifier.
+    RuntimeError: the chain is running.)doc")
       .def("advance", &BoundChain::advance, py::call_guard<FloatState>(), py::arg("count"),
            py::arg("stop") = py::none(),
-           "Run up to `count` rows and return the number of rows done so far.\n\n"
-           "The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler "
-           "raises, the\n"
-           "exception comes out here, the rows before stay done and the failed row may be run again; only of "
-           "a\n"
-           "batch of 2^26 elements or more a row may be left halfway, and then the chain needs a new "
-           "begin.\n\n"
-           "Raises:\n"
-           "    StoppedError: `stop` was asked for, or its time is up.\n"
-           "    RuntimeError: no denoiser, no rows, or the chain is running already.")
+           R"doc(Run up to `count` rows and return the number of rows done so far.
+
+The GIL is released except in the denoiser. When the denoiser, the noise or a signal handler raises, the
+exception comes out here, the rows before stay done and the failed row may be run again; only of a
+batch of 2^26 elements or more a row may be left halfway, and then the chain needs a new begin.
+
+Raises:
+    StoppedError: `stop` was asked for, or its time is up.
+    RuntimeError: no denoiser, no rows, or the chain is running already.)doc")
       .def_property_readonly("position", &BoundChain::position, "Rows done so far.")
       .def_property_readonly("length", &BoundChain::length, "Rows of the table; 0 before begin.")
       .def_property_readonly("network_input", &BoundChain::network_input,

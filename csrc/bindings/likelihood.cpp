@@ -30,20 +30,20 @@ class BoundBound {
              const std::optional<NdArray<std::int64_t>>& labels) {
     const auto batch = static_cast<py::ssize_t>(shape().batch);
     const auto columns = static_cast<py::ssize_t>(kBoundColumns.size());
-    BoundProgram program;
+    BoundRequest request;
     const auto table = checked<double>("rows", rows, {-1, columns});
     const auto* first = reinterpret_cast<const BoundRow*>(table.data());
-    program.rows.assign(first, first + table.shape(0));
-    program.learned_variance = learned_variance;
-    program.clip_limit = clip_limit;
-    program.value_low = value_low;
-    program.value_high = value_high;
-    program.pixels = checked_values<std::uint8_t>("pixels", pixels, sizes(batch, shape().channels));
-    program.seeds = checked_values<std::uint64_t>("seeds", seeds, {batch});
-    program.images = checked_values<std::uint64_t>("images", images, {batch});
-    if (labels) program.labels = checked_values<std::int64_t>("labels", *labels, {batch});
+    request.rows.assign(first, first + table.shape(0));
+    request.learned_variance = learned_variance;
+    request.clip_limit = clip_limit;
+    request.value_low = value_low;
+    request.value_high = value_high;
+    request.pixels = checked_values<std::uint8_t>("pixels", pixels, sizes(batch, shape().channels));
+    request.seeds = checked_values<std::uint64_t>("seeds", seeds, {batch});
+    request.images = checked_values<std::uint64_t>("images", images, {batch});
+    if (labels) request.labels = checked_values<std::int64_t>("labels", *labels, {batch});
     const py::gil_scoped_release release;
-    bound_.begin(std::move(program));
+    bound_.begin(std::move(request));
   }
 
   std::int64_t advance(std::int64_t count, const OptionalStop& stop) {
@@ -104,26 +104,28 @@ void register_likelihood(py::module_& module) {
   for (std::size_t i = 0; i < kBoundColumns.size(); ++i) columns[i] = py::str(kBoundColumns[i]);
   module.attr("BOUND_COLUMNS") = columns;
 
-  py::class_<BoundBound>(
-      module, "Bound", py::custom_type_setup(collect_garbage<BoundBound>), py::is_final(),
-      "Terms of the variational bound of one batch of images on the CPU.\n\n"
-      "A bound belongs to one thread at a time; a call while another is running raises RuntimeError.")
+  py::class_<BoundBound>(module, "Bound", py::custom_type_setup(collect_garbage<BoundBound>), py::is_final(),
+                         R"doc(Terms of the variational bound of one batch of images on the CPU.
+
+A bound belongs to one thread at a time; a call while another is running raises RuntimeError.)doc")
       .def(py::init([](std::int64_t batch, const std::vector<std::int64_t>& shape,
                        std::optional<std::int64_t> out_channels, std::int64_t threads) {
              return std::make_unique<BoundBound>(
                  make_shape(batch, shape, out_channels, false, false, threads));
            }),
-           py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+           py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
            py::arg("threads") = 1,
-           "Allocate a bound.\n\n"
-           "Args:\n"
-           "    batch: images per batch.\n"
-           "    shape: (C, H, W) of one image.\n"
-           "    out_channels: of the network, C or 2C; C when None.\n"
-           "    threads: of everything but the network.\n\n"
-           "Raises:\n"
-           "    ValueError: a size is out of range.\n"
-           "    MemoryError: the buffers do not fit in memory.")
+           R"doc(Allocate a bound.
+
+Args:
+    batch: images per batch.
+    shape: (C, H, W) of one image.
+    out_channels: the network's, C or 2C; C when None.
+    threads: for everything but the network.
+
+Raises:
+    ValueError: a size is out of range.
+    MemoryError: the buffers do not fit in memory.)doc")
       .def_static(
           "most_bytes",
           [](std::int64_t batch, const std::vector<std::int64_t>& shape,
@@ -133,48 +135,54 @@ void register_likelihood(py::module_& module) {
             return VariationalBound::most_bytes(made,
                                                 static_cast<std::size_t>(std::max<std::int64_t>(rows, 0)));
           },
-          py::kw_only(), py::arg("batch") = 16, py::arg("shape"), py::arg("out_channels") = py::none(),
+          py::kw_only(), py::arg("batch"), py::arg("shape"), py::arg("out_channels") = py::none(),
           py::arg("threads") = 1, py::arg("rows"),
-          "Bytes of such a bound with so many rows, whatever it is begun with.\n\n"
-          "Raises:\n"
-          "    ValueError: a size is out of range.")
-      .def("attach", &BoundBound::attach, py::arg("denoiser"),
-           "Set the network: a Denoiser, or a callable without arguments, that reads network_input, "
-           "network_time and\n"
-           "network_labels and fills network_output. Its result is ignored.")
+          R"doc(Bytes of such a bound with so many rows, whatever it is begun with.
+
+Raises:
+    ValueError: a size is out of range.)doc")
+      .def(
+          "attach", &BoundBound::attach, py::arg("denoiser"),
+          R"doc(Set the network: a Denoiser, or a callable without arguments, that reads network_input, network_time and
+network_labels and fills network_output. Its result is ignored.)doc")
       .def("begin", &BoundBound::begin, py::call_guard<FloatState>(), py::arg("rows"), py::kw_only(),
            py::arg("pixels"), py::arg("seeds"), py::arg("images"), py::arg("learned_variance") = false,
            py::arg("clip_limit"), py::arg("value_low") = -1.0, py::arg("value_high") = 1.0,
            py::arg("labels") = py::none(),
-           "Start from the first row; on an error the previous program stays as it was.\n\n"
-           "Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;\n"
-           "D = clamp(p x_t + q f); log variance = log_high, or with learned variance\n"
-           "l log_high + (1 - l) log_low, l = (v + 1) / 2. The term is\n"
-           "KL(N(from_x0 x_0, exp(log_posterior)) || N(from_x0 D, exp(log variance))), or with decoder = 1\n"
-           "-log of the mass of N(D, exp(log variance)) in the bin of x_0.\n\n"
-           "Args:\n"
-           "    rows: float64 (K, len(BOUND_COLUMNS)).\n"
-           "    pixels: uint8 (batch, C, H, W).\n"
-           "    seeds: uint64 (batch,).\n"
-           "    images: uint64 (batch,), indices in the galleries of their seeds.\n"
-           "    learned_variance: the second half of the network's channels is v; needs out_channels = 2C.\n"
-           "    clip_limit: of D, above 0; infinity for none.\n"
-           "    value_low, value_high: what the levels 0 and 255 are to the network.\n"
-           "    labels: int64 (batch,).\n\n"
-           "Raises:\n"
-           "    TypeError: an array has another dtype.\n"
-           "    ValueError: a shape or value does not fit.\n"
-           "    RuntimeError: the bound is running.")
+           R"doc(Start from the first row; on an error the previous request stays as it was.
+
+Row, in float64 but for x_t: x_t = signal x_0 + noise z with z of draw 0xF0000000 + t;
+D = clamp(p x_t + q f); log variance = log_high, or with learned variance
+l log_high + (1 - l) log_low, l = (v + 1) / 2. The term is
+KL(N(from_x0 x_0, exp(log_posterior)) || N(from_x0 D, exp(log variance))), or with decoder = 1
+-log of the mass of N(D, exp(log variance)) in the bin of x_0.
+
+Args:
+    rows: float64 (K, len(BOUND_COLUMNS)).
+    pixels: uint8 (batch, C, H, W).
+    seeds: uint64 (batch,).
+    images: uint64 (batch,), indices in the galleries of their seeds.
+    learned_variance: the second half of the network's channels is v; needs out_channels = 2C.
+    clip_limit: for D, above 0; infinity for none.
+    value_low, value_high: what the levels 0 and 255 are to the network.
+    labels: int64 (batch,).
+
+Raises:
+    TypeError: an array has another dtype.
+    ValueError: a shape or value does not fit.
+    RuntimeError: the bound is running.)doc")
       .def("advance", &BoundBound::advance, py::call_guard<FloatState>(), py::arg("count"),
            py::arg("stop") = py::none(),
-           "Run up to `count` rows and return the number of rows done so far.\n\n"
-           "The GIL is released except in the denoiser. When the denoiser or a signal handler raises, the\n"
-           "exception comes out here and the failed row may be run again.\n\n"
-           "Raises:\n"
-           "    StoppedError: `stop` was asked for, or its time is up.\n"
-           "    RuntimeError: no denoiser, no rows, or the bound is running already.")
+           R"doc(Run up to `count` rows and return the number of rows done so far.
+
+The GIL is released except in the denoiser. When the denoiser or a signal handler raises, the
+exception comes out here and the failed row may be run again.
+
+Raises:
+    StoppedError: `stop` was asked for, or its time is up.
+    RuntimeError: no denoiser, no rows, or the bound is running already.)doc")
       .def_property_readonly("position", &BoundBound::position, "Rows done so far.")
-      .def_property_readonly("length", &BoundBound::length, "Rows of the program; 0 before begin.")
+      .def_property_readonly("length", &BoundBound::length, "Rows of the request; 0 before begin.")
       .def_property_readonly(
           "terms", &BoundBound::terms,
           "float64 (batch, K), nats summed over an image's elements, a copy; 0 in rows not done.")

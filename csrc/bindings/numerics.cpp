@@ -38,9 +38,9 @@ void register_numerics(py::module_& module) {
 The environment variable PYSDK_ISA forces one; all of them give the same bits.)doc");
   py::class_<BoundFloatState>(
       module, "FloatState", py::is_final(),
-      "In its `with` block this thread rounds to nearest, keeps subnormal numbers and traps nothing.\n\n"
-      "What was set before comes back at the end. Every function of this module that computes does so by "
-      "itself.")
+      R"doc(In its `with` block this thread rounds to nearest, keeps subnormal numbers and traps nothing.
+
+What was set before comes back at the end. Every function of this module that computes does so by itself.)doc")
       .def(py::init<>())
       .def("__enter__", &BoundFloatState::enter)
       .def("__exit__", &BoundFloatState::exit, py::arg("kind"), py::arg("error"), py::arg("trace"));

@@ -30,40 +30,39 @@ void CpuChain::attach(Networks networks) {
   std::swap(networks_, networks);
 }
 
-void CpuChain::begin(Program program, Watch& watch) {
+void CpuChain::begin(Request request, Watch& watch) {
   const Busy busy(busy_);
-  check_program(shape_, program);
+  check_request(shape_, request);
+  const StepTable& table = *request.table;  // which the chain owns from the swap on
   const std::size_t image = shape_.image();
   const std::size_t elements = shape_.elements();
-  const auto uses = [&program](auto test) {
-    return std::any_of(program.rows.begin(), program.rows.end(), test);
-  };
-  const bool draws = program.initial.empty();
+  const auto uses = [&table](auto test) { return std::any_of(table.rows.begin(), table.rows.end(), test); };
+  const bool draws = request.initial.empty();
 
   // Everything that can fail comes first.
   AlignedArray<float> d2(uses([](const Row& row) { return row.c2 != 0.0f; }) ? elements : 0);
   AlignedArray<float> y(uses([](const Row& row) { return row.g != 0.0f; }) ? elements : 0);
-  AlignedArray<float> foreign(program.noise ? elements : 0);
-  AlignedArray<float> foreign_known(program.noise && !program.known.empty() ? elements : 0);
-  AlignedArray<float> scratch(program.clip == ClipKind::kDynamic ? 2 * image * workers_.count() : 0);
-  if (program.noise && draws) program.noise(kInitial, foreign.data());
+  AlignedArray<float> foreign(request.noise ? elements : 0);
+  AlignedArray<float> foreign_known(request.noise && !request.known.empty() ? elements : 0);
+  AlignedArray<float> scratch(table.clip == ClipKind::kDynamic ? 2 * image * workers_.count() : 0);
+  if (request.noise && draws) request.noise(kInitial, foreign.data());
 
-  std::swap(program_, program);
+  std::swap(request_, request);
   d2_ = std::move(d2);
   y_ = std::move(y);
   foreign_noise_ = std::move(foreign);
   foreign_known_ = std::move(foreign_known);
   scratch_ = std::move(scratch);
   position_ = 0;
-  length_ = static_cast<std::int64_t>(program_.rows.size());
+  length_ = static_cast<std::int64_t>(table.rows.size());
 
   const std::size_t batch = static_cast<std::size_t>(shape_.batch);
   std::int64_t* labels = buffers_->labels.data();
-  std::fill_n(labels, shape_.network_batch(), program_.null_label);
-  std::copy(program_.labels.begin(), program_.labels.end(), labels);
+  std::fill_n(labels, shape_.network_batch(), request_.null_label);
+  std::copy(request_.labels.begin(), request_.labels.end(), labels);
   std::fill_n(buffers_->d1.data(), elements, 0.0f);
-  buffers_->time.data()[0] = program_.rows[0].t;
-  const float c_in = program_.rows[0].c_in;
+  buffers_->time.data()[0] = table.rows[0].t;
+  const float c_in = table.rows[0].c_in;
   for (std::size_t i = 0; i < batch; ++i) {
     if (watch.look()) {
       length_ = 0;
@@ -71,12 +70,12 @@ void CpuChain::begin(Program program, Watch& watch) {
     }
     float* x = buffers_->x.data() + i * image;
     if (!draws) {
-      std::copy_n(program_.initial.data() + i * image, image, x);
-    } else if (program_.noise) {
-      kernels().scale(foreign_noise_.data() + i * image, program_.init_scale, image, x);
+      std::copy_n(request_.initial.data() + i * image, image, x);
+    } else if (request_.noise) {
+      kernels().scale(foreign_noise_.data() + i * image, table.init_scale, image, x);
     } else {
-      kernels().fill_normal({program_.seeds[i], program_.images[i], kInitial}, image, x);
-      kernels().scale(x, program_.init_scale, image, x);
+      kernels().fill_normal({request_.seeds[i], request_.images[i], kInitial}, image, x);
+      kernels().scale(x, table.init_scale, image, x);
     }
     float* input = buffers_->input.data() + i * image;
     kernels().scale(x, c_in, image, input);
@@ -97,12 +96,12 @@ std::int64_t CpuChain::advance(std::int64_t count, Watch& watch) {
   for (; count > 0 && position_ < length_; --count) {
     if (watch.look()) watch.leave();
     const std::size_t index = static_cast<std::size_t>(position_);
-    const Row& row = program_.rows[index];
+    const Row& row = request_.table->rows[index];
     buffers_->time.data()[0] = row.t;
     call_networks(row, watch);
-    if (program_.noise && row.s != 0.0f) program_.noise(kFirstRow + position_, foreign_noise_.data());
-    if (program_.noise && row.known_noise != 0.0f) {
-      program_.noise(std::int64_t{kKnown} + position_, foreign_known_.data());
+    if (request_.noise && row.s != 0.0f) request_.noise(kFirstRow + position_, foreign_noise_.data());
+    if (request_.noise && row.known_noise != 0.0f) {
+      request_.noise(std::int64_t{kKnown} + position_, foreign_known_.data());
     }
     run_row(index, watch);
     ++position_;

@@ -12,7 +12,7 @@
 #include "base/workers.h"
 #include "chain/denoiser.h"
 #include "chain/kernels.h"
-#include "chain/program.h"
+#include "chain/request.h"
 
 namespace pysdk {
 
@@ -49,12 +49,12 @@ class CpuChain {
 
   // The methods below throw std::runtime_error when another one is running, on whatever thread.
   void attach(Networks networks);
-  // Drops the callback of the program, for owners that must break a reference cycle.
-  void forget_noise() { program_.noise = nullptr; }
-  // Checks the program, sets the labels, x and the first network input. On an error the old chain stays as it
+  // Drops the callback of the request, for owners that must break a reference cycle.
+  void forget_noise() { request_.noise = nullptr; }
+  // Checks the request, sets the labels, x and the first network input. On an error the old chain stays as it
   // was.
   // The watch may end it before it is done; then there is no chain.
-  void begin(Program program, Watch& watch);
+  void begin(Request request, Watch& watch);
   // Runs up to `count` rows and returns the rows done so far. When the denoiser, the noise or the watch
   // throws, the state is that before the row, which the next call runs again; only an update that was left
   // halfway, which takes a batch of kLongUpdate elements, needs a new `begin`.
@@ -70,7 +70,7 @@ class CpuChain {
   const std::shared_ptr<ChainBuffers> buffers_;
   Workers workers_;
   Networks networks_;
-  Program program_;
+  Request request_;
   AlignedArray<float> d2_, y_, foreign_noise_, foreign_known_;  // empty unless the table uses them
   AlignedArray<float> scratch_;  // dynamic threshold: r and |r| of one image per worker
   std::atomic<std::int64_t> position_{0}, length_{0};

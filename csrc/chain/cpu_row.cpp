@@ -19,33 +19,34 @@ constexpr std::size_t kElementCost = 8;  // of an update, in multiplications of 
 }  // namespace
 
 RowTask CpuChain::image_task(std::size_t index, std::size_t image) const {
+  const StepTable& table = *request_.table;
   const std::size_t size = shape_.image();
   const std::size_t offset = image * size;
-  const bool last = index + 1 == program_.rows.size();
+  const bool last = index + 1 == table.rows.size();
   const auto at = [offset](const AlignedArray<float>& array) {
     return array.size() == 0 ? nullptr : array.data() + offset;
   };
   RowTask task{};
-  task.row = program_.rows[index];
-  task.next_c_in = last ? 0.0f : program_.rows[index + 1].c_in;
-  task.clip = program_.clip;
-  task.clip_limit = program_.clip_limit;
-  task.learned_variance = program_.learned_variance && task.row.skip == 0.0f;
-  task.key = {program_.seeds[image], program_.images[image], static_cast<std::uint32_t>(kFirstRow + index)};
+  task.row = table.rows[index];
+  task.next_c_in = last ? 0.0f : table.rows[index + 1].c_in;
+  task.clip = table.clip;
+  task.clip_limit = table.clip_limit;
+  task.learned_variance = table.learned_variance && task.row.skip == 0.0f;
+  task.key = {request_.seeds[image], request_.images[image], static_cast<std::uint32_t>(kFirstRow + index)};
   task.f = buffers_->output.data() + image * shape_.output();
   if (shape_.guided && task.row.unguided == 0.0f) {
     task.f_uncond = task.f + static_cast<std::size_t>(shape_.batch) * shape_.output();
-    task.guidance = program_.guidance[image];
+    task.guidance = request_.guidance[image];
   }
   if (task.learned_variance) task.v = task.f + size;
   if (task.row.grad != 0.0f) {
     task.gradient = at(buffers_->gradient);
-    task.classifier_scale = program_.classifier_scale[image];
+    task.classifier_scale = request_.classifier_scale[image];
   }
   if (keeps_known(task.row)) {
-    task.known = program_.known.data() + offset;
-    task.keep = program_.keep.data() + offset;
-    task.known_key = {program_.seeds[image], program_.images[image],
+    task.known = request_.known.data() + offset;
+    task.keep = request_.keep.data() + offset;
+    task.known_key = {request_.seeds[image], request_.images[image],
                       static_cast<std::uint32_t>(kKnown + index)};
     task.known_noise = at(foreign_known_);
   }
@@ -79,14 +80,14 @@ float CpuChain::image_threshold(RowTask& task, std::size_t worker) {
   if (has_nan) return std::numeric_limits<float>::quiet_NaN();
 
   // Two neighbouring order statistics, without sorting the rest.
-  const double position = program_.clip_ratio * static_cast<double>(size - 1);
+  const double position = request_.table->clip_ratio * static_cast<double>(size - 1);
   const double floor = std::floor(position);
   const std::size_t low = static_cast<std::size_t>(floor);
   float* const end = magnitude + size;
   std::nth_element(magnitude, magnitude + low, end);
   const float below = magnitude[low];
   const float above = low + 1 < size ? *std::min_element(magnitude + low + 1, end) : below;
-  return dynamic_threshold(below, above, static_cast<float>(position - floor), program_.clip_max);
+  return dynamic_threshold(below, above, static_cast<float>(position - floor), request_.table->clip_max);
 }
 
 void CpuChain::run_row(std::size_t index, Watch& watch) {
@@ -94,7 +95,8 @@ void CpuChain::run_row(std::size_t index, Watch& watch) {
   const std::size_t batch = static_cast<std::size_t>(shape_.batch);
   // A dynamic threshold is one number of the whole image, so there a part of the work is an image, else a
   // block.
-  const bool by_image = program_.clip == ClipKind::kDynamic && program_.rows[index].skip == 0.0f;
+  const bool by_image =
+      request_.table->clip == ClipKind::kDynamic && request_.table->rows[index].skip == 0.0f;
   const std::size_t blocks = by_image ? 1 : (size + kBlock - 1) / kBlock;
   const bool is_long = batch * size >= kLongUpdate;
   const auto work = [&](std::size_t begin, std::size_t end, std::size_t worker) {

@@ -1,12 +1,13 @@
-// The columns of a step table, named once; Python reads them as _native.STEP_COLUMNS.
+// The step table: what a solver makes and a chain runs. Its columns are named here, once; Python reads them
+// as _native.STEP_COLUMNS.
 #pragma once
 
 #include <array>
-#include <cmath>
-#include <cstddef>
-#include <stdexcept>
-#include <string>
+#include <limits>
+#include <memory>
 #include <vector>
+
+#include "chain/step.h"
 
 // clang-format off
 #define PYSDK_STEP_COLUMNS(X) \
@@ -30,51 +31,25 @@ constexpr std::array kStepColumns{
 
 static_assert(sizeof(Row) == kStepColumns.size() * sizeof(float), "a Row is one line of the float32 table");
 
-namespace detail {
+// Whether a row replaces the known region.
+inline bool keeps_known(const Row& row) { return row.known != 0.0f || row.known_noise != 0.0f; }
 
-inline void require_flag(std::size_t row, const char* column, float value, const char* when) {
-  if (value != 0.0f && value != 1.0f) {
-    throw std::invalid_argument("row " + std::to_string(row) + ", column " + column + " is " +
-                                std::to_string(value) + "; it must be 0 or 1" + when);
-  }
-}
+// Everything that is the same for all images of a chain.
+struct StepTable {
+  std::vector<Row> rows;
+  ClipKind clip = ClipKind::kNone;
+  float clip_limit = 1.0f;
+  double clip_ratio = 0.995;
+  float clip_max = std::numeric_limits<float>::infinity();
+  bool learned_variance = false;
+  float init_scale = 1.0f;  // the chain starts from init_scale * z_0
+};
 
-inline void require_no_estimate(std::size_t row, const char* column, float value) {
-  if (value != 0.0f) {
-    throw std::invalid_argument("row " + std::to_string(row) + ", column " + column + " is " +
-                                std::to_string(value) +
-                                "; it must be 0 where skip is 1, as no estimate is made there");
-  }
-}
+// A table that was checked, once, and is shared by the chains that run it.
+using SharedTable = std::shared_ptr<const StepTable>;
 
-}  // namespace detail
-
-// Throws std::invalid_argument unless every coefficient is finite, every flag is 0 or 1 and rows that skip
-// the network use no estimate of it.
-inline void validate_rows(const std::vector<Row>& rows, bool learned_variance) {
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-#define PYSDK_FINITE(name)                                                                       \
-  if (!std::isfinite(rows[i].name)) {                                                            \
-    throw std::invalid_argument("row " + std::to_string(i) + ", column " #name " is " +          \
-                                std::to_string(rows[i].name) + "; coefficients must be finite"); \
-  }
-    PYSDK_STEP_COLUMNS(PYSDK_FINITE)
-#undef PYSDK_FINITE
-    detail::require_flag(i, "save", rows[i].save, "");
-    detail::require_flag(i, "skip", rows[i].skip, "");
-    detail::require_flag(i, "unguided", rows[i].unguided, "");
-    if (rows[i].skip != 0.0f) {
-#define PYSDK_NO_ESTIMATE(name) detail::require_no_estimate(i, #name, rows[i].name);
-      PYSDK_NO_ESTIMATE(p)
-      PYSDK_NO_ESTIMATE(q)
-      PYSDK_NO_ESTIMATE(b)
-      PYSDK_NO_ESTIMATE(h)
-      PYSDK_NO_ESTIMATE(grad)
-#undef PYSDK_NO_ESTIMATE
-    } else if (learned_variance) {
-      detail::require_flag(i, "s", rows[i].s, " with learned variance");
-    }
-  }
-}
+// Throws std::invalid_argument unless a chain can run the table: every coefficient is finite, every flag 0 or
+// 1, rows that skip the network use no estimate of it, and the clip and the scale are in range.
+SharedTable checked_table(StepTable table);
 
 }  // namespace pysdk

@@ -1,4 +1,4 @@
-// Handing a program to the device.
+// Handing a request to the device.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -55,39 +55,39 @@ Task task_of(const ChainShape& shape) {
   return task;
 }
 
-void CudaChain::begin(Program program, Way way, std::int32_t every, std::int32_t slots) {
+void CudaChain::begin(Request request, Way way, std::int32_t every, std::int32_t slots) {
   const Busy busy(busy_);
-  check_program(shape_, program);
-  if (program.noise && way.forced && way.path == Path::kWhile) {
+  check_request(shape_, request);
+  if (request.noise && way.forced && way.path == Path::kWhile) {
     throw std::invalid_argument(
         "path is 'while', but noise is given by a function, which is called on the host before each row; use "
         "'step'");
   }
-  if (program.clip == ClipKind::kDynamic && shape_.image() >= std::uint64_t{1} << 32) {
+  if (request.table->clip == ClipKind::kDynamic && shape_.image() >= std::uint64_t{1} << 32) {
     throw std::invalid_argument("images of 2^32 elements or more have no dynamic threshold on the device");
   }
   if (every < 0 || slots < 0 || (every > 0) != (slots > 0)) {
     throw std::invalid_argument("snapshots need both every and slots above 0; 0 and 0 for none");
   }
-  std::vector<float> noise(program.noise ? shape_.elements() : 0);
-  if (program.noise && program.initial.empty()) program.noise(kInitial, noise.data());
+  std::vector<float> noise(request.noise ? shape_.elements() : 0);
+  if (request.noise && request.initial.empty()) request.noise(kInitial, noise.data());
 
   stop_now();
   length_ = launched_ = 0;  // until all is in place there is no chain
-  std::swap(program_, program);
+  std::swap(request_, request);
   host_noise_ = std::move(noise);
   way_ = way;
   task_ = task_of(shape_);
   task_.every = every;
   task_.slots = slots;
-  upload_program();
+  upload_request();
   mailbox_.get()->position = 0;
   device_->start(task_, &state_->as<State>()->task, stream_.get());
   device_->synchronize(stream_.get());  // x may be looked at from another stream now
   length_ = task_.length;
 }
 
-void CudaChain::upload_program() {
+void CudaChain::upload_request() {
   const std::size_t elements = shape_.elements() * sizeof(float);
   const auto put = [this](std::shared_ptr<Block>& block, const auto& values) {
     using Value = typename std::decay_t<decltype(values)>::value_type;
@@ -101,37 +101,35 @@ void CudaChain::upload_program() {
     reserve(block, device_, bytes);
     return block->as<float>();
   };
-  const auto uses = [this](auto test) {
-    return std::any_of(program_.rows.begin(), program_.rows.end(), test);
-  };
+  const StepTable& table = *request_.table;
+  const auto uses = [&table](auto test) { return std::any_of(table.rows.begin(), table.rows.end(), test); };
 
-  std::vector<std::int64_t> labels(shape_.network_batch(), program_.null_label);
-  std::copy(program_.labels.begin(), program_.labels.end(), labels.begin());
+  std::vector<std::int64_t> labels(shape_.network_batch(), request_.null_label);
+  std::copy(request_.labels.begin(), request_.labels.end(), labels.begin());
   put(labels_, labels);
 
-  const double position = program_.clip_ratio * static_cast<double>(shape_.image() - 1);
+  const double position = table.clip_ratio * static_cast<double>(shape_.image() - 1);
   const double floor = std::floor(position);
-  const bool dynamic = program_.clip == ClipKind::kDynamic;
-  task_.length = static_cast<std::int32_t>(program_.rows.size());
-  task_.clip = program_.clip;
-  task_.clip_limit = program_.clip_limit;
-  task_.clip_max = program_.clip_max;
+  const bool dynamic = table.clip == ClipKind::kDynamic;
+  task_.length = static_cast<std::int32_t>(table.rows.size());
+  task_.clip = table.clip;
+  task_.clip_limit = table.clip_limit;
+  task_.clip_max = table.clip_max;
   task_.rank = dynamic ? static_cast<std::uint32_t>(floor) : 0;
   task_.fraction = static_cast<float>(position - floor);
-  task_.init_scale = program_.init_scale;
-  task_.learned_variance = program_.learned_variance;
+  task_.init_scale = table.init_scale;
+  task_.learned_variance = table.learned_variance;
   Arrays arrays;
-  arrays.add(task_.rows, program_.rows);
-  arrays.add(task_.seeds, program_.seeds);
-  arrays.add(task_.images, program_.images);
-  arrays.add(task_.guidance, program_.guidance);
-  arrays.add(task_.classifier_scale, program_.classifier_scale);
+  arrays.add(task_.rows, table.rows);
+  arrays.add(task_.seeds, request_.seeds);
+  arrays.add(task_.images, request_.images);
+  arrays.add(task_.guidance, request_.guidance);
   arrays.place(put(arrays_, arrays.bytes()));
-  task_.initial = put(initial_, program_.initial);
-  task_.known = put(known_, program_.known);
-  task_.keep = put(keep_, program_.keep);
-  task_.noise = room(noise_, elements, program_.noise != nullptr);
-  task_.known_noise = room(known_noise_, elements, program_.noise && !program_.known.empty());
+  task_.initial = put(initial_, request_.initial);
+  task_.known = put(known_, request_.known);
+  task_.keep = put(keep_, request_.keep);
+  task_.noise = room(noise_, elements, request_.noise != nullptr);
+  task_.known_noise = room(known_noise_, elements, request_.noise && !request_.known.empty());
   task_.d2 = room(d2_, elements, uses([](const Row& row) { return row.c2 != 0.0f; }));
   task_.y = room(y_, elements, uses([](const Row& row) { return row.g != 0.0f; }));
   task_.raw = room(raw_, elements, dynamic);
@@ -142,18 +140,17 @@ void CudaChain::upload_program() {
   task_.input = input_->as<float>();
   task_.time = time_->as<float>();
   task_.output_tensor = output_->as<float>();
-  task_.gradient = gradient_ ? gradient_->as<float>() : nullptr;
   task_.x = x_->as<float>();
   task_.d1 = d1_->as<float>();
-  if (program_.noise) put(noise_, host_noise_);
+  if (request_.noise) put(noise_, host_noise_);
 
   until_ = -1;
   const State state{task_, {0, task_.length}};
   device_->upload(state_->data(), &state, sizeof state, stream_.get());
   until_ = task_.length;
-  // the program's arrays are only needed here from now on
-  for (auto* values : {&program_.initial, &program_.known}) std::vector<float>().swap(*values);
-  std::vector<std::uint8_t>().swap(program_.keep);
+  // the request's arrays are only needed here from now on
+  for (auto* values : {&request_.initial, &request_.known}) std::vector<float>().swap(*values);
+  std::vector<std::uint8_t>().swap(request_.keep);
 }
 
 }  // namespace pysdk::cuda

@@ -34,7 +34,6 @@ CudaChain::CudaChain(std::shared_ptr<Device> device, const ChainShape& shape)
       time_(floats(device_, 1)),
       labels_(std::make_shared<Block>(device_, shape.network_batch() * sizeof(std::int64_t))),
       output_(floats(device_, shape.network_batch() * shape.output())),
-      gradient_(shape.classifier ? floats(device_, shape.elements()) : nullptr),
       x_(floats(device_, shape.elements())),
       d1_(floats(device_, shape.elements())),
       state_(std::make_shared<Block>(device_, sizeof(State))),
@@ -52,8 +51,8 @@ CudaChain::~CudaChain() {
 std::size_t CudaChain::bytes() const {
   std::size_t total = 0;
   for (const auto* block :
-       {&input_, &time_, &labels_, &output_,      &gradient_, &x_, &d1_,  &state_,     &arrays_, &initial_,
-        &known_, &keep_, &noise_,  &known_noise_, &d2_,       &y_, &raw_, &threshold_, &ring_,   &broken_}) {
+       {&input_, &time_, &labels_, &output_, &x_, &d1_, &state_, &arrays_, &initial_, &known_, &keep_,
+        &noise_, &known_noise_, &d2_, &y_, &raw_, &threshold_, &ring_, &broken_}) {
     if (*block) total += (*block)->bytes();
   }
   return total;
@@ -61,7 +60,7 @@ std::size_t CudaChain::bytes() const {
 
 void CudaChain::attach(DeviceNetworks networks) {
   const Busy busy(busy_);
-  check_attached(shape_, networks.conditional != nullptr, networks.classifier != nullptr);
+  check_attached(shape_, networks.conditional != nullptr, false);
   stop_now();
   graphs_.clear();
   warmed_ = 0;
@@ -76,11 +75,11 @@ Wiring CudaChain::wiring() const {
           &state_->as<State>()->task,
           &state_->as<State>()->place,
           mailbox_.get(),
-          program_.clip == ClipKind::kDynamic};
+          request_.table->clip == ClipKind::kDynamic};
 }
 
 std::uint32_t CudaChain::calls(std::int64_t row) const {
-  return calls_of(program_.rows[static_cast<std::size_t>(row)], networks_.conditional != nullptr);
+  return calls_of(request_.table->rows[static_cast<std::size_t>(row)], networks_.conditional != nullptr);
 }
 
 std::uint32_t CudaChain::kinds() const {
@@ -136,7 +135,7 @@ OwnedGraph& CudaChain::row_graph(std::uint32_t calls) {
 void CudaChain::choose_path() {
   why_.clear();
   path_ = way_.path;
-  if (program_.noise && path_ == Path::kWhile) {
+  if (request_.noise && path_ == Path::kWhile) {
     why_ = "noise is given by a function, which is called on the host before each row";
     path_ = Path::kStep;
   }
@@ -179,7 +178,7 @@ void CudaChain::stop_now() {
 
 void CudaChain::launch(std::int64_t count, const Poll& poll) {
   const Busy busy(busy_);
-  check_advance(shape_, count, length_, networks_.denoiser != nullptr, networks_.classifier != nullptr);
+  check_advance(shape_, count, length_, networks_.denoiser != nullptr, false);
   const std::int64_t until = launched_ + std::min(count, length_ - launched_);
   if (until == launched_) return;
   choose_path();
@@ -214,10 +213,10 @@ void CudaChain::run_rows(std::int64_t until, const Poll& poll) {
 }
 
 void CudaChain::feed_noise(std::int64_t row) {
-  if (!program_.noise) return;
-  const Row& c = program_.rows[static_cast<std::size_t>(row)];
+  if (!request_.noise) return;
+  const Row& c = request_.table->rows[static_cast<std::size_t>(row)];
   const auto feed = [this](std::int64_t draw, const Block& to) {
-    program_.noise(draw, host_noise_.data());
+    request_.noise(draw, host_noise_.data());
     device_->upload(to.data(), host_noise_.data(), host_noise_.size() * sizeof(float), stream_.get());
   };
   if (c.s != 0.0f) feed(kFirstRow + row, *noise_);

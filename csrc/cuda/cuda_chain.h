@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "base/busy.h"
-#include "chain/program.h"
+#include "chain/request.h"
 #include "cuda/device.h"
 #include "cuda/row_graph.h"
 #include "cuda/rows/blocks.h"
@@ -51,13 +51,12 @@ class CudaChain {
   const std::shared_ptr<Block>& time() const { return time_; }
   const std::shared_ptr<Block>& labels() const { return labels_; }
   const std::shared_ptr<Block>& output() const { return output_; }
-  const std::shared_ptr<Block>& gradient() const { return gradient_; }
   const std::shared_ptr<Block>& x() const { return x_; }
   const std::shared_ptr<Block>& d1() const { return d1_; }
 
   // As those of CpuChain. Drops all graphs.
   void attach(DeviceNetworks networks);
-  void forget_noise() { program_.noise = nullptr; }
+  void forget_noise() { request_.noise = nullptr; }
   // Snapshots are kept of every `every` rows and the last, in a ring of `slots`; 0 for none. A path other
   // than kWhile is the best one that may be taken; with `forced`, kStep and kWhile are taken or it is an
   // error.
@@ -65,7 +64,7 @@ class CudaChain {
     Path path = Path::kWhile;
     bool forced = false;
   };
-  void begin(Program program, Way way, std::int32_t every, std::int32_t slots);
+  void begin(Request request, Way way, std::int32_t every, std::int32_t slots);
 
   // Enqueues up to `count` rows. Returns at once on the path kWhile; on the others, when all are enqueued.
   // `poll` is called now and then; when it throws, rows not yet run are not run.
@@ -92,7 +91,7 @@ class CudaChain {
   Wiring wiring() const;
   std::uint32_t kinds() const;
   std::uint32_t calls(std::int64_t row) const;
-  void upload_program();
+  void upload_request();
   void warm_up(std::uint32_t calls);
   template <typename Make>
   OwnedGraph& cached(std::uint32_t key, Make&& make);
@@ -108,11 +107,11 @@ class CudaChain {
   const std::shared_ptr<Device> device_;
   OwnedStream stream_, side_;  // side_: snapshots, while the chain runs on
   OwnedMailbox mailbox_;
-  std::shared_ptr<Block> input_, time_, labels_, output_, gradient_, x_, d1_;
+  std::shared_ptr<Block> input_, time_, labels_, output_, x_, d1_;
   std::shared_ptr<Block> state_, arrays_, initial_, known_, keep_, noise_, known_noise_, d2_, y_, raw_,
       threshold_, ring_, broken_;
   DeviceNetworks networks_;
-  Program program_;
+  Request request_;
   std::vector<float> host_noise_;
   Task task_{};
   Way way_;

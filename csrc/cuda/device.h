@@ -48,17 +48,16 @@ enum class Conditional { kIf, kWhile };
 
 // The conditions a prepare kernel sets from the row at hand; `used` has a bit for each.
 struct Branches {
-  static constexpr std::uint32_t kFull = 1, kHalf = 2, kClassifier = 4;
+  static constexpr std::uint32_t kFull = 1, kHalf = 2;
   std::uint32_t used = 0;
   bool has_half = false;  // unguided rows call the conditional half alone
-  Condition full = 0, half = 0, classifier = 0;
+  Condition full = 0, half = 0;
 };
 
 // Which networks a row calls, as bits of Branches.
 PYSDK_INLINE std::uint32_t calls_of(const Row& row, bool has_half) {
   if (row.skip != 0.0f) return 0;
-  const std::uint32_t network = row.unguided != 0.0f && has_half ? Branches::kHalf : Branches::kFull;
-  return network | (row.grad != 0.0f ? Branches::kClassifier : 0u);
+  return row.unguided != 0.0f && has_half ? Branches::kHalf : Branches::kFull;
 }
 
 struct Memory {

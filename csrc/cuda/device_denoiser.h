@@ -4,7 +4,7 @@
 namespace pysdk {
 
 // Enqueues one run of the network in a CUDA stream: it reads network_input, network_time and network_labels
-// and fills network_output (a classifier: classifier_gradient), all in device memory and bound beforehand by
+// and fills network_output, all in device memory and bound beforehand by
 // address.
 //
 // It is called at least once before it is captured, so that what it sets up lazily is there. While the stream

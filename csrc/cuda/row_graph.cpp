@@ -40,9 +40,7 @@ Nodes branch(const Wiring& wiring, const DeviceNetworks& networks, Graph body, s
   branches.used = used;
   branches.has_half = networks.conditional != nullptr;
   const auto condition_of = [&branches](std::uint32_t call) -> Condition& {
-    return call == Branches::kFull   ? branches.full
-           : call == Branches::kHalf ? branches.half
-                                     : branches.classifier;
+    return call == Branches::kFull ? branches.full : branches.half;
   };
   for (const std::uint32_t call : kCalls) {
     if (used & call) condition_of(call) = device.make_condition(body, false);
@@ -99,7 +97,7 @@ std::unique_ptr<OwnedGraph> OwnedGraph::whole_chain(const Wiring& wiring, const 
     last = capture_networks(wiring, networks, calls, body, {});
   } else {
     std::uint32_t used = 0;
-    for (std::uint32_t calls = 0; calls < 8; ++calls) used |= (kinds >> calls & 1u) != 0 ? calls : 0u;
+    for (std::uint32_t calls = 0; calls < 4; ++calls) used |= (kinds >> calls & 1u) != 0 ? calls : 0u;
     last = branch(wiring, networks, body, used);
   }
   capture(wiring, body, last, [&] { enqueue_update(wiring, &loop); });

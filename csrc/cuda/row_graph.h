@@ -10,19 +10,17 @@
 
 namespace pysdk::cuda {
 
-// As Networks of the CPU chain.
+// As Networks of the CPU chain, which alone has a classifier.
 struct DeviceNetworks {
-  std::shared_ptr<DeviceDenoiser> denoiser, conditional, classifier;
+  std::shared_ptr<DeviceDenoiser> denoiser, conditional;
 
   // That of a bit of Branches.
-  DeviceDenoiser& of(std::uint32_t call) const {
-    return call == Branches::kFull ? *denoiser : call == Branches::kHalf ? *conditional : *classifier;
-  }
+  DeviceDenoiser& of(std::uint32_t call) const { return call == Branches::kFull ? *denoiser : *conditional; }
 };
 
-constexpr std::array<std::uint32_t, 3> kCalls{Branches::kFull, Branches::kHalf, Branches::kClassifier};
+constexpr std::array<std::uint32_t, 2> kCalls{Branches::kFull, Branches::kHalf};
 
-// What the graphs of a chain have in common. Nothing here depends on a program's numbers.
+// What the graphs of a chain have in common. Nothing here depends on a request's numbers.
 struct Wiring {
   std::shared_ptr<Device> device;
   Stream stream;

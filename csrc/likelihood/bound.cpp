@@ -35,10 +35,10 @@ std::size_t VariationalBound::most_bytes(const ChainShape& shape, std::size_t ro
   const std::size_t batch = static_cast<std::size_t>(shape.batch);
   const std::size_t buffers = 3 * shape.elements() + batch * shape.output();  // input, x_0, d1, output
   const std::size_t per_image = sizeof(std::uint64_t) * 2 + sizeof(std::int64_t);
-  const std::size_t program = shape.elements() + batch * per_image + rows * sizeof(BoundRow);
+  const std::size_t request = shape.elements() + batch * per_image + rows * sizeof(BoundRow);
   const std::size_t results = 2 * batch * rows * sizeof(double);
   // where one is begun, the one before it is still there, and results are copied
-  return buffers * sizeof(float) + batch * sizeof(std::int64_t) + 2 * program + 2 * results;
+  return buffers * sizeof(float) + batch * sizeof(std::int64_t) + 2 * request + 2 * results;
 }
 
 void VariationalBound::attach(std::shared_ptr<Denoiser> denoiser) {
@@ -46,10 +46,10 @@ void VariationalBound::attach(std::shared_ptr<Denoiser> denoiser) {
   denoiser_.swap(denoiser);
 }
 
-void VariationalBound::check(const BoundProgram& program) const {
-  if (program.rows.empty()) throw std::invalid_argument("rows is empty; a bound needs at least one row");
-  for (std::size_t i = 0; i < program.rows.size(); ++i) {
-    const BoundRow& row = program.rows[i];
+void VariationalBound::check(const BoundRequest& request) const {
+  if (request.rows.empty()) throw std::invalid_argument("rows is empty; a bound needs at least one row");
+  for (std::size_t i = 0; i < request.rows.size(); ++i) {
+    const BoundRow& row = request.rows[i];
 #define PYSDK_FINITE(name)                                                                        \
   if (!std::isfinite(row.name)) {                                                                 \
     throw std::invalid_argument("row " + std::to_string(i) + ", column " #name " is not finite"); \
@@ -62,41 +62,41 @@ void VariationalBound::check(const BoundProgram& program) const {
     }
   }
   const std::size_t batch = static_cast<std::size_t>(shape_.batch);
-  require_length("pixels", program.pixels.size(), shape_.elements());
-  require_length("seeds", program.seeds.size(), batch);
-  require_length("images", program.images.size(), batch);
-  if (!program.labels.empty()) require_length("labels", program.labels.size(), batch);
-  if (program.learned_variance && shape_.out_channels != 2 * shape_.channels) {
+  require_length("pixels", request.pixels.size(), shape_.elements());
+  require_length("seeds", request.seeds.size(), batch);
+  require_length("images", request.images.size(), batch);
+  if (!request.labels.empty()) require_length("labels", request.labels.size(), batch);
+  if (request.learned_variance && shape_.out_channels != 2 * shape_.channels) {
     throw std::invalid_argument("learned_variance needs out_channels=" + std::to_string(2 * shape_.channels) +
                                 "; the bound was made with " + std::to_string(shape_.out_channels));
   }
-  if (!(program.clip_limit > 0.0)) throw std::invalid_argument("clip_limit must be above 0");
-  if (!(std::isfinite(program.value_low) && std::isfinite(program.value_high) &&
-        program.value_low < program.value_high)) {
+  if (!(request.clip_limit > 0.0)) throw std::invalid_argument("clip_limit must be above 0");
+  if (!(std::isfinite(request.value_low) && std::isfinite(request.value_high) &&
+        request.value_low < request.value_high)) {
     throw std::invalid_argument("value_low and value_high must be finite, the first below the second");
   }
 }
 
-void VariationalBound::begin(BoundProgram program) {
+void VariationalBound::begin(BoundRequest request) {
   const Busy busy(busy_);
-  check(program);
-  const std::size_t results = static_cast<std::size_t>(shape_.batch) * program.rows.size();
+  check(request);
+  const std::size_t results = static_cast<std::size_t>(shape_.batch) * request.rows.size();
   std::vector<double> terms(results), errors(results);
 
-  std::swap(program_, program);
+  std::swap(request_, request);
   terms_.swap(terms);
   errors_.swap(errors);
   position_ = 0;
-  length_ = static_cast<std::int64_t>(program_.rows.size());
-  const double step = (program_.value_high - program_.value_low) / 255.0;
+  length_ = static_cast<std::int64_t>(request_.rows.size());
+  const double step = (request_.value_high - request_.value_low) / 255.0;
   for (std::size_t level = 0; level < values_.size(); ++level) {
-    values_[level] = program_.value_low + static_cast<double>(level) * step;
+    values_[level] = request_.value_low + static_cast<double>(level) * step;
   }
   float* x0 = buffers_->x.data();
-  for (std::size_t i = 0; i < program_.pixels.size(); ++i) {
-    x0[i] = static_cast<float>(values_[program_.pixels[i]]);
+  for (std::size_t i = 0; i < request_.pixels.size(); ++i) {
+    x0[i] = static_cast<float>(values_[request_.pixels[i]]);
   }
-  std::copy(program_.labels.begin(), program_.labels.end(), buffers_->labels.data());
+  std::copy(request_.labels.begin(), request_.labels.end(), buffers_->labels.data());
 }
 
 template <class Work>
@@ -118,7 +118,7 @@ std::int64_t VariationalBound::advance(std::int64_t count, Watch& watch) {
   for (; count > 0 && position_ < length_; --count) {
     if (watch.look()) watch.leave();
     const std::size_t index = static_cast<std::size_t>(position_);
-    const BoundRow& row = program_.rows[index];
+    const BoundRow& row = request_.rows[index];
     each_image(watch, [&](std::size_t i) { diffuse(row, i); });
     buffers_->time.data()[0] = static_cast<float>(row.t);
     denoiser_->enqueue(watch);
@@ -145,7 +145,7 @@ void VariationalBound::diffuse(const BoundRow& row, std::size_t image) {
   const float* x0 = buffers_->x.data() + image * size;
   float* xt = buffers_->input.data() + image * size;
   kernels().fill_normal(
-      {program_.seeds[image], program_.images[image], kForward + static_cast<std::uint32_t>(row.t)}, size,
+      {request_.seeds[image], request_.images[image], kForward + static_cast<std::uint32_t>(row.t)}, size,
       xt);
   for (std::size_t i = 0; i < size; ++i) xt[i] = f32::add(f32::mul(signal, x0[i]), f32::mul(noise, xt[i]));
 }
@@ -154,13 +154,13 @@ void VariationalBound::diffuse(const BoundRow& row, std::size_t image) {
 // threads.
 void VariationalBound::reduce(const BoundRow& row, std::size_t index, std::size_t image) {
   const std::size_t size = shape_.image();
-  const std::uint8_t* pixels = program_.pixels.data() + image * size;
+  const std::uint8_t* pixels = request_.pixels.data() + image * size;
   const float* xt = buffers_->input.data() + image * size;
   const float* f = buffers_->output.data() + image * shape_.output();
   const float* v = f + size;
-  const double limit = program_.clip_limit;
+  const double limit = request_.clip_limit;
   const double half = 0.5 * (values_[1] - values_[0]);
-  const bool learned = program_.learned_variance;
+  const bool learned = request_.learned_variance;
   const bool decoder = row.decoder != 0.0;
   double term = 0.0, error = 0.0;
   for (std::size_t i = 0; i < size; ++i) {

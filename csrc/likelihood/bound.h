@@ -38,7 +38,7 @@ static_assert(sizeof(BoundRow) == kBoundColumns.size() * sizeof(double),
               "a BoundRow is one line of the table");
 
 // Everything one bound is started with.
-struct BoundProgram {
+struct BoundRequest {
   std::vector<BoundRow> rows;
   bool learned_variance = false;
   double clip_limit = 0.0;                    // of the denoised estimate; infinity for none
@@ -60,8 +60,8 @@ class VariationalBound {
   std::int64_t length() const { return length_; }
   // The methods below throw std::runtime_error when another one is running, on whatever thread.
   void attach(std::shared_ptr<Denoiser> denoiser);
-  // Throws std::invalid_argument, and leaves the old program as it was, when this one does not fit.
-  void begin(BoundProgram program);
+  // Throws std::invalid_argument, and leaves the old request as it was, when this one does not fit.
+  void begin(BoundRequest request);
   // Runs up to `count` rows and returns the rows done so far. When the denoiser or the watch throws, the next
   // call runs the row again.
   std::int64_t advance(std::int64_t count, Watch& watch);
@@ -70,7 +70,7 @@ class VariationalBound {
   std::vector<double> errors();
 
  private:
-  void check(const BoundProgram& program) const;
+  void check(const BoundRequest& request) const;
   template <class Work>
   void each_image(Watch& watch, const Work& work);
   void diffuse(const BoundRow& row, std::size_t image);
@@ -80,7 +80,7 @@ class VariationalBound {
   const std::shared_ptr<ChainBuffers> buffers_;  // x holds x_0
   Workers workers_;
   std::shared_ptr<Denoiser> denoiser_;
-  BoundProgram program_;
+  BoundRequest request_;
   std::array<double, 256> values_{};  // of the levels
   std::vector<double> terms_, errors_;
   std::atomic<std::int64_t> position_{0}, length_{0};

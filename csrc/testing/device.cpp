@@ -46,10 +46,10 @@ void register_simulated_device(py::module_& module) {
   using cuda::SimulatedDevice;
   py::class_<SimulatedDevice, Device, std::shared_ptr<SimulatedDevice>>(
       module, "SimulatedDevice", py::is_final(),
-      "A device on host memory, for tests where there is no GPU.\n\n"
-      "It runs the real kernels' bodies, graphs, loops and branches on the CPU, one after the other; only\n"
-      "the driver's calls are imitated. It shows nothing of a real device's speed or of what a driver "
-      "accepts.")
+      R"doc(A device on host memory, for tests where there is no GPU.
+
+It runs the real kernels' bodies, graphs, loops and branches on the CPU, one after the other; only
+the driver's calls are imitated. It shows nothing of a real device's speed or of what a driver accepts.)doc")
       .def(py::init<std::size_t>(), py::arg("memory") = std::size_t{1} << 30, "Make one with `memory` bytes.")
       .def(
           "call",

@@ -65,28 +65,34 @@ py::array_t<float> bind_exp(const NdArray<float>& x) {
 
 void register_noise(py::module_& module) {
   module.def("philox", &bind_philox, py::arg("seed"), py::arg("counters"),
-             "Return Philox4x32-10 of each counter under the key `seed`.\n\n"
-             "Args:\n"
-             "    seed: 64-bit key, low word first.\n"
-             "    counters: uint32 (n, 4).\n\n"
-             "Returns:\n"
-             "    uint32 (n, 4).");
+             R"doc(Return Philox4x32-10 of each counter under the key `seed`.
+
+Args:
+    seed: 64-bit key, low word first.
+    counters: uint32 (n, 4).
+
+Returns:
+    uint32 (n, 4).)doc");
   module.def("normal", &bind_normal, py::call_guard<FloatState>(), py::arg("seed"), py::arg("images"),
              py::arg("draw"), py::arg("shape"),
-             "Return the standard normals of some images of a seed's gallery in one draw.\n\n"
-             "Args:\n"
-             "    seed: 64-bit seed.\n"
-             "    images: uint64 (n,), indices in the gallery.\n"
-             "    draw: 0 for x_T, k + 1 for row k.\n"
-             "    shape: of one image, usually (C, H, W).\n\n"
-             "Returns:\n"
-             "    float32 (n, *shape).");
+             R"doc(Return the standard normals of some images of a seed's gallery in one draw.
+
+Args:
+    seed: 64-bit seed.
+    images: uint64 (n,), indices in the gallery.
+    draw: 0 for x_T, k + 1 for row k.
+    shape: that of one image, usually (C, H, W).
+
+Returns:
+    float32 (n, *shape).)doc");
   module.def("exp", &bind_exp, py::call_guard<FloatState>(), py::arg("x"),
-             "Return e^x as in learned variance: saturates below -87 and above 88.\n\n"
-             "Args:\n"
-             "    x: float32 (n,).\n\n"
-             "Returns:\n"
-             "    float32 (n,).");
+             R"doc(Return e^x as in learned variance: saturates below -87 and above 88.
+
+Args:
+    x: float32 (n,).
+
+Returns:
+    float32 (n,).)doc");
 }
 
 }  // namespace pysdk

@@ -155,7 +155,6 @@ void SimulatedDevice::prepare(const Task* task, const Place* place, const Branch
     };
     set(Branches::kFull, branches.full);
     set(Branches::kHalf, branches.half);
-    set(Branches::kClassifier, branches.classifier);
   });
 }
 

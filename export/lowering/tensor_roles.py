@@ -13,7 +13,7 @@ class Port:
     """An input or output of a network.
 
     Attributes:
-        name: of the tensor.
+        name: the tensor's.
         dtype: "float32", "int64", ...
         shape: a size, a name or None for each axis.
     """

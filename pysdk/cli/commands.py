@@ -83,7 +83,7 @@ def run(command: click.Command) -> None:
 
 
 def _drop_output() -> None:
-    """Forget what stdout holds and cannot write: Python would try again at its end, with a traceback."""
+    """Forget what stdout cannot write: Python would try again at its end, with a traceback."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -43,7 +43,7 @@ deadline_option = click.option(
 )
 
 trust_option = click.option(
-    "--trust", is_flag=True, help="Run also networks that could compute for ever; for files whose maker you know."
+    "--trust", is_flag=True, help="Also run networks that could compute forever; for files whose maker you know."
 )
 
 
@@ -58,7 +58,7 @@ def numbers(name: str, text: str | None) -> Any:
 
 
 def steps_of(steps: str | None, timesteps: str | None) -> Any:
-    """The `steps` argument of `Sampler.sample`: a number, a respacing rule or a list of timesteps."""
+    """The argument `steps` of `Sampler.sample`: a number, a respacing rule or a list of timesteps."""
     if timesteps is not None:
         if steps is not None:
             raise OptionError("--steps and --timesteps both say which steps to take; give one of them")
@@ -74,7 +74,7 @@ def solver_options(pairs: tuple[str, ...]) -> dict[str, Any]:
         OptionError: a text is no pair, or no solver has such an option.
     """
     from pysdk import solvers
-    from pysdk.request.request import TIMESTEP_OPTIONS
+    from pysdk.request.solver_table import TIMESTEP_OPTIONS
 
     known = {*TIMESTEP_OPTIONS, *(option for name in solvers.SOLVERS for option in solvers.solver_options(name))}
     options: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def _number(text: str) -> int | float | None:
 
 
 def _clip(text: str) -> Clip:
-    """What a plan or solver calls `Clip.none()`, `Clip.dynamic()` or `Clip.clamp(limit)`."""
+    """The clip that a text names: `Clip.none()`, `Clip.dynamic()` or `Clip.clamp(limit)`."""
     from pysdk.diffusion.table import Clip
 
     limit = _number(text)

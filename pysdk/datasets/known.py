@@ -32,7 +32,7 @@ FASHION_MNIST_CLASSES = (
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
 _MAX_CIFAR10, _MAX_IDX = 1 << 26, 1 << 28
-"""Bytes of a file: twice those of CIFAR-10, five times those of Fashion-MNIST."""
+"""The most bytes in a file: twice CIFAR-10's, five times Fashion-MNIST's."""
 
 
 def fashion_mnist(folder: Path = FASHION_MNIST_FOLDER, split: str = "train") -> Dataset:

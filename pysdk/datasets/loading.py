@@ -12,13 +12,13 @@ from pysdk.errors import DataError, OptionError
 
 
 def load_dataset(source: str, split: str = "train") -> Dataset:
-    """The data set a `--data` argument names.
+    """The data set that a `--data` argument names.
 
     Args:
         source: "fashion-mnist" or "fashion-mnist:FOLDER", "cifar10:FOLDER" (the binary version's folder), a folder of
             pictures (one sub-folder per class, or pictures directly), or an .npz file with `images` uint8
             (N, H, W[, C]) and optionally `labels`.
-        split: "train" or "test"; folders and .npz files have only the one they are.
+        split: "train" or "test"; folders and .npz files have no parts.
 
     Raises:
         DataError: it is not there (the message holds the command that gets it) or it is damaged.

@@ -12,7 +12,7 @@ from pysdk.files.array_file import Npz
 from pysdk.machine.memory import given
 
 MAX_NAMES = 1 << 24
-"""Bytes of an .npz's class names."""
+"""The most bytes of class names in an .npz."""
 
 
 def npz(path: Path) -> Dataset:

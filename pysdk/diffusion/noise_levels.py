@@ -7,7 +7,6 @@ rows into rows for x, so a chain's state is always what its network was trained 
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pysdk.checks import check_choice, checked_number, whole_number
 from pysdk.diffusion.edm import EDM_PREDICTION_TYPES, EdmSchedule, preconditioning
-from pysdk.diffusion.option_checks import check_choice, checked_clip, checked_number
 from pysdk.diffusion.prediction import read_output, read_signal
 from pysdk.diffusion.schedule import Float64Array, Schedule
 from pysdk.diffusion.sigmas import SIGMAS
-from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.table import Clip, StepTable, checked_clip
 from pysdk.diffusion.timesteps import Steps, make_timesteps
 from pysdk.errors import OptionError, OptionTypeError
 
 EDM_STEPS = 18
 """Default number of levels for a network of sigma: EDM's own for 32x32 images."""
+
+MAX_LEVELS = 1_000_000
 
 _TOLERANCE = 1e-9
 """How far, relatively, rounding may take a level beyond those that a network knows."""
@@ -208,12 +209,7 @@ def _ruled(schedule: Schedule | EdmSchedule, rule: str, steps: Steps, bounds: di
         low, high, count = known[0], known[-1], len(schedule) if steps is None else steps
         if bounds["sigma_max"] is None and len(known) < len(schedule):
             raise OptionError(f"sigma is infinite where training starts (zero terminal SNR); give sigma_max for {rule}")
-    try:
-        count = operator.index(count)  # type: ignore[arg-type]
-    except TypeError:
-        raise OptionTypeError(f"steps is {steps!r}, expected a number of levels with sigmas {rule!r}") from None
-    if not 1 <= count <= 1_000_000 or isinstance(steps, bool):
-        raise OptionError(f"steps is {steps!r}, expected a number of levels from 1 to 1000000")
+    count = whole_number("steps", count, 1, MAX_LEVELS)
     if bounds["sigma_min"] is not None:
         low = checked_number("sigma_min", bounds["sigma_min"], 1e-12, 1e9, "above 0")
     if bounds["sigma_max"] is not None:
@@ -230,3 +226,12 @@ def _ruled(schedule: Schedule | EdmSchedule, rule: str, steps: Steps, bounds: di
     levels = SIGMAS[rule](count, low, high, **shape)
     levels[-1], levels[0] = low, high
     return levels
+
+
+def checked_eta(eta: float, s_noise: float) -> tuple[float, float]:
+    """(eta in [0, 1], s_noise from 0); OptionError also if s_noise would scale no noise."""
+    eta = checked_number("eta", eta, 0, 1, "from 0 (deterministic) to 1")
+    s_noise = checked_number("s_noise", s_noise, 0, 1e3, "from 0 to 1000")
+    if eta == 0 and s_noise != 1:
+        raise OptionError(f"s_noise is {s_noise}, but with eta 0 there is no noise to scale; leave it out")
+    return eta, s_noise

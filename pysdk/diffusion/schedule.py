@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pysdk.errors import OptionError, OptionTypeError, ScheduleError
+from pysdk.checks import whole_number
+from pysdk.errors import OptionError, ScheduleError
 from pysdk.machine.float_state import standard_floats
 
 Float64Array = NDArray[np.float64]
@@ -235,12 +235,12 @@ def make_schedule(name: str, **options: Any) -> Schedule:
 
 def _ramp(timesteps: int) -> Float64Array:
     """`timesteps` numbers from 0 to 1."""
-    return np.linspace(0.0, 1.0, _checked_count(timesteps), dtype=np.float64)
+    return np.linspace(0.0, 1.0, whole_number("timesteps", timesteps, 1, MAX_TIMESTEPS), dtype=np.float64)
 
 
 def _grid(timesteps: int) -> Float64Array:
     """`timesteps` + 1 numbers from 0 to 1: t/T."""
-    return np.arange(_checked_count(timesteps) + 1) / timesteps
+    return np.arange(whole_number("timesteps", timesteps, 1, MAX_TIMESTEPS) + 1) / timesteps
 
 
 def _capped_betas(signal: Float64Array, max_beta: float) -> Float64Array:
@@ -252,16 +252,6 @@ def _positive(name: str, value: float) -> float:
     if not value > 0:
         raise OptionError(f"{name} is {value!r}, expected a number above 0")
     return value
-
-
-def _checked_count(timesteps: SupportsIndex) -> int:
-    try:
-        count = operator.index(timesteps)
-    except TypeError:
-        raise OptionTypeError(f"timesteps is {timesteps!r}, expected an int >= 1") from None
-    if not 1 <= count <= MAX_TIMESTEPS or isinstance(timesteps, bool):
-        raise OptionError(f"timesteps is {str(timesteps)[:40]}, expected an int >= 1 and up to {MAX_TIMESTEPS}")
-    return count
 
 
 def _checked_betas(values: ArrayLike) -> Float64Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pysdk import _native
-from pysdk.errors import OptionError, ScheduleError
+from pysdk.errors import OptionError, OptionTypeError, ScheduleError
 from pysdk.machine.float_state import standard_floats
 from pysdk.noise import MAX_ROWS
 
@@ -58,6 +58,13 @@ class Clip:
         return cls("dynamic", ratio=float(ratio), max_threshold=float(max_threshold))
 
 
+def checked_clip(clip: Clip) -> Clip:
+    """OptionTypeError unless `clip` is a `Clip`."""
+    if not isinstance(clip, Clip):
+        raise OptionTypeError(f"clip is {clip!r}, expected Clip.none(), Clip.clamp() or Clip.dynamic()")
+    return clip
+
+
 @dataclass(frozen=True, eq=False)
 class StepTable:
     """K rows of coefficients and what all rows share; checked when made, read-only afterwards.
@@ -68,6 +75,7 @@ class StepTable:
         clip: how the raw estimate is clipped.
         learned_variance: the network's second half of channels interpolates the log variance.
         init_scale: the chain starts from x = init_scale * z_0.
+        native: the table as chains take it, made and checked once.
     """
 
     rows: NDArray[np.float64]
@@ -75,6 +83,7 @@ class StepTable:
     clip: Clip = field(default_factory=Clip)
     learned_variance: bool = False
     init_scale: float = 1.0
+    native: _native.StepTable = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         rows = _float64("rows", self.rows)
@@ -83,8 +92,14 @@ class StepTable:
             object.__setattr__(self, "timesteps", rows[:, _INDEX["t"]])
         else:
             object.__setattr__(self, "timesteps", _float64("timesteps", self.timesteps))
-        self.validate()
+        self._check_shapes()
+        number = isinstance(self.init_scale, (int, float, np.integer, np.floating))
+        if not (number and abs(self.init_scale) <= _FLOAT32_MAX):
+            raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
         object.__setattr__(self, "init_scale", float(self.init_scale))  # maybe a numpy scalar
+        if not isinstance(self.clip, Clip):
+            raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
+        object.__setattr__(self, "native", self._make_native())
 
     @classmethod
     def from_columns(
@@ -135,8 +150,13 @@ class StepTable:
             raise OptionError(f"there is no column {name!r}; the columns are {', '.join(STEP_COLUMNS)}")
         return self.rows[:, _INDEX[name]]
 
-    def validate(self) -> None:
-        """Raise ScheduleError or OptionError unless the chain can run this table."""
+    @standard_floats
+    def float32(self) -> NDArray[np.float32]:
+        """Return the rows as the chain takes them: float32 (K, len(STEP_COLUMNS)), C-contiguous."""
+        with np.errstate(over="ignore"):  # the chain refuses infinity
+            return np.ascontiguousarray(self.rows, dtype=np.float32)
+
+    def _check_shapes(self) -> None:
         rows, width = self.rows, len(STEP_COLUMNS)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ScheduleError(f"rows has shape {rows.shape}; (K, {width}) is needed: {', '.join(STEP_COLUMNS)}")
@@ -146,42 +166,21 @@ class StepTable:
             raise ScheduleError(f"timesteps has shape {self.timesteps.shape}; ({len(rows)},) is needed, one per row")
         if not np.isfinite(self.timesteps).all():
             raise ScheduleError("timesteps holds NaN or infinity; every timestep must be finite")
-        with np.errstate(over="ignore"):
-            bad = np.argwhere(~np.isfinite(rows.astype(np.float32)))
-        if len(bad):
-            row, index = (int(i) for i in bad[0])
-            raise ScheduleError(
-                f"row {row}, column {STEP_COLUMNS[index]} is {rows[row, index]}; it must be finite as float32"
+
+    def _make_native(self) -> _native.StepTable:
+        """The same for the chain, which checks every coefficient."""
+        try:
+            return _native.StepTable(
+                self.float32(),
+                clip=self.clip.kind,
+                clip_limit=self.clip.limit,
+                clip_ratio=self.clip.ratio,
+                clip_max=self.clip.max_threshold,
+                learned_variance=self.learned_variance,
+                init_scale=self.init_scale,
             )
-        for name in ("save", "skip", "unguided"):
-            self._require(name, (0.0, 1.0), "")
-        skipped = self.column("skip") == 1
-        for name in ("p", "q", "b", "h", "grad"):
-            used = np.flatnonzero(skipped & (self.column(name) != 0))
-            if len(used):
-                raise ScheduleError(
-                    f"row {int(used[0])}, column {name} is {self.column(name)[used[0]]}; it must be 0 where skip is 1, "
-                    "as no estimate is made there"
-                )
-        if self.learned_variance:
-            self._require("s", (0.0, 1.0), " with learned variance", ~skipped)
-        if not isinstance(self.clip, Clip):
-            raise OptionError(f"clip is {self.clip!r}; use Clip.none(), Clip.clamp() or Clip.dynamic()")
-        number = isinstance(self.init_scale, (int, float, np.integer, np.floating))
-        if not (number and abs(self.init_scale) <= _FLOAT32_MAX):
-            raise OptionError(f"init_scale is {self.init_scale!r}; it must be a number that is finite as float32")
-
-    @standard_floats
-    def float32(self) -> NDArray[np.float32]:
-        """Return the rows as the chain takes them: float32 (K, len(STEP_COLUMNS)), C-contiguous."""
-        return np.ascontiguousarray(self.rows, dtype=np.float32)
-
-    def _require(self, name: str, allowed: tuple[float, ...], when: str, where: ArrayLike = True) -> None:
-        column = self.column(name)
-        bad = np.flatnonzero(np.asarray(where) & ~np.isin(column, allowed))
-        if len(bad):
-            row = int(bad[0])
-            raise ScheduleError(f"row {row}, column {name} is {column[row]}; it must be 0 or 1{when}")
+        except ValueError as error:
+            raise ScheduleError(str(error)) from None
 
 
 def _float64(name: str, values: Any) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.checks import is_whole_number, whole_number
 from pysdk.errors import OptionError, OptionTypeError
 
 _DIGITS = 20
@@ -73,9 +74,14 @@ def make_timesteps(
         raise OptionError(f"spacing is {spacing!r}, expected one of {sorted(SPACINGS)}")
     if steps_offset != 0 and (spacing or "leading") != "leading":
         raise OptionError(f"steps_offset is {steps_offset!r}, but spacing {spacing!r} has none; use 'leading'")
-    if steps is None or _is_integer(steps):
+    if steps is None or is_whole_number(steps):
         count = num_train_timesteps if steps is None else operator.index(steps)  # type: ignore[arg-type]
-        return _spaced(num_train_timesteps, count, spacing or "leading", _integer("steps_offset", steps_offset))
+        return _spaced(
+            num_train_timesteps,
+            count,
+            spacing or "leading",
+            whole_number("steps_offset", steps_offset, -num_train_timesteps, num_train_timesteps),
+        )
     if spacing is not None or steps_offset != 0:
         raise OptionError(f"steps is {steps!r}, which names the timesteps; leave out spacing and steps_offset")
     if isinstance(steps, str):
@@ -141,13 +147,3 @@ def _respaced(num_train_timesteps: int, rule: str) -> Int64Array:
         kept += [start + round(offset) for offset in itertools.accumulate([0.0] + [stride_] * (count - 1))]
         start += length
     return np.array(kept[::-1], dtype=np.int64)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _integer(name: str, value: object) -> int:
-    if not _is_integer(value):
-        raise OptionTypeError(f"{name} is {value!r}, expected an int")
-    return operator.index(value)  # type: ignore[arg-type]

@@ -46,8 +46,8 @@ def _why_not(info: EngineInfo, device: int | None) -> str | None:
     if where is None:
         return "this pysdk does not know it"
     if where == "cuda":
-        return "it runs on a CUDA device" if device is None else registry.module(info.kind).unusable(info, device)
-    return registry.module(info.kind).unusable(info) if device is None else "it runs on the CPU"
+        return "it runs on a CUDA device" if device is None else registry.on_device(info.kind).unusable(info, device)
+    return registry.on_cpu(info.kind).unusable(info) if device is None else "it runs on the CPU"
 
 
 def passed_over(plan: Plan, chosen: EngineInfo) -> dict[str, str]:

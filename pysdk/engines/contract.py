@@ -2,27 +2,32 @@
 
     def unusable(info: EngineInfo) -> str | None
         Why this machine cannot run such an engine, or None if it can. A command in it may say PLAN for the plan's path.
-    def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Engine
+    def load(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview,
+             budget: Budget | None = None, trust: bool = False) -> Engine
         The engine in the file `info.member`, ready to be bound to chains; `data` are the files of `info.data`, which
         have to be harmless whatever they hold, such as weights: their checksums are verified while they are loaded.
-        Raises EngineError. One on the CPU also gets `budget=`, a `pysdk.machine.memory.Budget` that its memory is taken
-        from, and raises MemoryLimitError; with `trust=True` it runs what could compute forever.
+        Its memory is taken from `budget`; with `trust` it runs what could compute forever. Raises EngineError and
+        MemoryLimitError.
     def cost(model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost
-        On the CPU: what is known of it before it is loaded. Raises EngineError. Of `data` it may read the sizes alone.
+        What is known of it before it is loaded. Raises EngineError. It may read only the sizes of `data`.
 
-One that runs on CUDA devices also has `DEVICE = "cuda"`. Its `unusable` gets the device's number too; its `load` gets
-it in the place of threads, while that device is the current one, and returns a `DeviceEngine`.
+So `EngineOnCpu`. One that runs on CUDA devices, an `EngineOnDevice`, has `DEVICE = "cuda"` and, for one device each:
+
+    def unusable(info: EngineInfo, device: int) -> str | None
+    def load(model: ModelInfo, info: EngineInfo, member: memoryview, device: int, *data: memoryview) -> DeviceEngine
+        The device of this number is the current one meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pysdk.engines.cost import Cost
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import EngineInfo, ModelInfo
 
 if TYPE_CHECKING:
@@ -111,16 +116,37 @@ class DeviceEngine(Protocol):
         """
 
 
-class EngineModule(Protocol):
-    """What a file of this folder offers."""
+class EngineOnCpu(Protocol):
+    """What a module of this folder offers whose engine runs on the CPU."""
 
-    def unusable(self, info: EngineInfo, *number: int) -> str | None:
-        """Why this machine, or its device of this number, cannot run it, or None."""
+    def unusable(self, info: EngineInfo) -> str | None:
+        """Why this machine cannot run it, or None."""
 
     def cost(self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview) -> Cost:
-        """What it takes; only of engines on the CPU."""
+        """What it takes."""
 
     def load(
-        self, model: ModelInfo, info: EngineInfo, member: memoryview, threads: int, *data: memoryview, **limits: Any
-    ) -> Any:
-        """The loaded engine: an `Engine`, or a `DeviceEngine` on the device of number `threads`."""
+        self,
+        model: ModelInfo,
+        info: EngineInfo,
+        member: memoryview,
+        threads: int,
+        *data: memoryview,
+        budget: Budget | None = None,
+        trust: bool = False,
+    ) -> Engine:
+        """The loaded engine."""
+
+
+class EngineOnDevice(Protocol):
+    """What a module of this folder offers whose engine runs on CUDA devices, which are named by their numbers."""
+
+    DEVICE: str
+
+    def unusable(self, info: EngineInfo, device: int) -> str | None:
+        """Why this device cannot run it, or None."""
+
+    def load(
+        self, model: ModelInfo, info: EngineInfo, member: memoryview, device: int, *data: memoryview
+    ) -> DeviceEngine:
+        """The loaded engine; the device is the current one meanwhile."""

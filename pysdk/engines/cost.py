@@ -61,7 +61,7 @@ def costs(plan: Plan) -> list[Cost]:
         try:
             data = [plan.unverified(name) for name in info.data]  # only their sizes are looked at
             threads = default_threads()
-            found = registry.module(info.kind).cost(plan.manifest.model, info, plan.member(info.member), threads, *data)
+            found = registry.on_cpu(info.kind).cost(plan.manifest.model, info, plan.member(info.member), threads, *data)
         except PysdkError as error:
             found = Cost(refused=str(error))
         return msgspec.structs.replace(found, engine=info.kind, runs=runs, batch_size=info.batch_size)

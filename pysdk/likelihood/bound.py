@@ -19,7 +19,8 @@ from pysdk.engines.contract import Engine
 from pysdk.errors import NumericalError, OptionError, OptionTypeError
 from pysdk.likelihood.terms import Terms, make_terms, prior_nats
 from pysdk.plan.manifest import Manifest, ModelInfo
-from pysdk.request.request import MAX_IMAGES, default_clip, resolve_labels
+from pysdk.request.request import MAX_IMAGES, resolve_labels
+from pysdk.request.solver_table import default_clip
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysdk import _native
-from pysdk.checks import whole_number
-from pysdk.diffusion.option_checks import check_choice
+from pysdk.checks import check_choice, whole_number
 from pysdk.diffusion.schedule import Float64Array, Schedule
 from pysdk.diffusion.timesteps import Int64Array
 from pysdk.solvers import read_output

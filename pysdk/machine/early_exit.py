@@ -5,7 +5,7 @@ import signal
 
 MESSAGE = "interrupted"
 CODE = 130
-"""Of a process that Ctrl-C ended."""
+"""The exit code of a process that Ctrl-C ended."""
 
 
 def leave_at_once() -> None:

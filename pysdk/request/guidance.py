@@ -25,7 +25,7 @@ Float = NDArray[np.float32]
 
 
 def resolve_guidance(model: ModelInfo, scale: object, n: int) -> Float | None:
-    """Classifier-free scales of n images, or None if all are 1, which is the network without guidance."""
+    """Classifier-free scales for n images, or None if all are 1, which is the network without guidance."""
     if scale is None:
         return None
     values = _finite("guidance_scale", scale, n)
@@ -40,7 +40,7 @@ def resolve_guidance(model: ModelInfo, scale: object, n: int) -> Float | None:
 
 
 def resolve_classifier_scale(manifest: Manifest, scale: object, n: int) -> Float | None:
-    """Classifier scales of n images, or None if all are 0, which is the chain without a classifier."""
+    """Classifier scales for n images, or None if all are 0, which is the chain without a classifier."""
     if scale is None:
         return None
     values = _finite("classifier_scale", scale, n)
@@ -64,8 +64,8 @@ def guide_table(
     """`table` with its columns `unguided` and `grad` set for these scales and this interval of timesteps.
 
     Raises:
-        OptionError: the interval is none, holds no timestep of the table, or there is no guidance to keep within it;
-            or the classifier is asked at a timestep where alphas_cumprod is 0.
+        OptionError: the interval is not valid, holds no timestep of the table, or nothing guides within it; or the
+            classifier is called at a timestep where alphas_cumprod is 0.
         OptionTypeError: the interval is not a pair of numbers.
     """
     if guidance is None and classifier_scale is None:
@@ -76,7 +76,7 @@ def guide_table(
             )
         return table
     if classifier_scale is not None and isinstance(schedule, EdmSchedule):
-        raise OptionError("classifier_scale is given, but this is a network of sigma; classifiers are told timesteps")
+        raise OptionError("classifier_scale is given, but this is a network of sigma; classifiers take timesteps")
     calls = table.column("skip") == 0
     inside = calls & _inside(interval, table.timesteps)
     if interval is not None and not inside.any():

@@ -1,4 +1,4 @@
-"""CudaExecutor: runs requests on device chains, batch after batch."""
+"""Chains on a CUDA device and their engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pysdk import _native
 from pysdk.checks import whole_number
@@ -16,22 +15,20 @@ from pysdk.engines.contract import DeviceEngine
 from pysdk.errors import DeviceError, EngineError, OptionError
 from pysdk.images import Images, Output
 from pysdk.machine.devices import device_errors, open_device
+from pysdk.machine.memory import Budget
 from pysdk.plan.manifest import EngineInfo, ModelInfo
 from pysdk.plan.reader import Plan
-from pysdk.progress import Progress, reporter
+from pysdk.progress import Progress
 from pysdk.request.request import Request
-from pysdk.runtime.cpu import Executor, Kind, check_finite, diverged
+from pysdk.runtime.batches import MAX_BATCH, UPDATE_SECONDS, Executor, Float, Kind, check_finite, diverged
 from pysdk.runtime.deadline import Deadline, told
-
-Float = NDArray[np.float32]
 
 Launch = Literal["auto", "while", "step", "plain"]
 """How rows get to the device: one launch per chain, one per row, plain calls, or the first of these that works."""
 
 SLOTS = 8
-"""Snapshots kept of a chain that is being watched: how far it may run ahead of who watches."""
+"""Snapshots kept of a chain that is being watched: how far it may run ahead of its reader."""
 
-_UPDATE_SECONDS = 0.1
 _DEFAULT_BATCH = 16
 
 _LAUNCHES = {"while": "one launch per chain", "step": "one launch per row", "plain": "plain calls"}
@@ -48,7 +45,7 @@ class _Half:
         self.network_output = chain.network_output.head(batch)
 
 
-class CudaExecutor(Executor):
+class CudaExecutor(Executor[DeviceEngine, _native.CudaChain]):
     """Runs requests on one device; safe to use from several threads at once, each with a chain and a stream.
 
     Args:
@@ -70,8 +67,9 @@ class CudaExecutor(Executor):
         batch_size: int,
         batch_invariant: bool = False,
         launch: Launch = "auto",
+        budget: Budget | None = None,
     ) -> None:
-        super().__init__(model, engine, None, batch_size=batch_size, batch_invariant=batch_invariant, threads=1)  # type: ignore[arg-type]
+        super().__init__(model, engine, batch_size=batch_size, batch_invariant=batch_invariant, budget=budget)
         self.device = device
         self.launch = launch
         self._last: tuple[str, str] | None = None
@@ -89,22 +87,11 @@ class CudaExecutor(Executor):
     def memory(self) -> int:
         """Bytes of device memory that idle chains hold, and what a TensorRT engine's contexts work in."""
         with self._lock:
-            chains: int = sum(chain.memory for _, chain in self._idle)  # type: ignore[attr-defined]
-            return chains + getattr(self.engine, "memory", 0)
+            chains = sum(chain.memory for _, chain in self._idle)
+            return chains + int(getattr(self.engine, "memory", 0))
 
-    def run(self, request: Request, progress: Progress = None, deadline: Deadline | None = None) -> Float:
-        """All images of a request, float32 (n, C, H, W), on the host.
-
-        Raises:
-            NumericalError: the network returned NaN or infinity.
-            EngineError, DeviceError: the network or the device failed.
-            DeadlineError: the time was up before they were done.
-        """
-        result = np.empty((len(request), *self.model.shape), np.float32)
-        for part, chain in self._finished_batches(request, progress, deadline):
-            result[part] = chain.x.head(part.stop - part.start).numpy()
-        check_finite(result, request)
-        return result
+    def _samples(self, chain: _native.CudaChain, count: int) -> Float:
+        return chain.x.head(count).numpy()
 
     def images(
         self, request: Request, output: Output, progress: Progress = None, deadline: Deadline | None = None
@@ -136,25 +123,13 @@ class CudaExecutor(Executor):
             images = Images(result.numpy())
         return images.to_pil() if output == "pil" else images
 
-    def _finished_batches(
-        self, request: Request, progress: Progress, deadline: Deadline | None
-    ) -> Iterator[tuple[slice, _native.CudaChain]]:
-        batches = self._batches(request)
-        with reporter(progress, len(batches) * len(request.table)) as report:
-            for part, kind in batches:
-                with self._chain(kind) as chain:
-                    self._begin(chain, request, part)
-                    with told(deadline, part.start, len(request), chain):
-                        self.advance(chain, len(request.table), report, deadline)
-                    yield part, chain  # type: ignore[misc]
-
-    def _new_chain(self, kind: Kind) -> Any:
+    def _new_chain(self, kind: Kind) -> _native.CudaChain:
         if kind.classifier:
             raise OptionError(
                 "classifier guidance runs on the CPU alone; leave classifier_scale out, or use device='cpu'"
             )
         with self._lock:
-            engine: Any = self.engine
+            engine = self.engine
         with device_errors(), self.device.current():
             chain = _native.CudaChain(
                 self.device,
@@ -167,12 +142,16 @@ class CudaExecutor(Executor):
             chain.attach(engine.bind(chain), conditional=engine.bind(_Half(chain)) if kind.alone else None)
         return chain
 
-    def _begin(self, chain: Any, request: Request, part: slice) -> None:
+    def _begin(self, chain: _native.CudaChain, request: Request, part: slice) -> None:
         with device_errors():
             super()._begin(chain, request, part)
 
     def advance(
-        self, chain: Any, until: int, report: Callable[[int], object] | None, deadline: Deadline | None = None
+        self,
+        chain: _native.CudaChain,
+        until: int,
+        report: Callable[[int], object] | None,
+        deadline: Deadline | None = None,
     ) -> None:
         """Rows up to `until`: one launch where it is possible, and a look at the counter now and then."""
         done, stop = chain.position, None if deadline is None else deadline.stop
@@ -180,7 +159,7 @@ class CudaExecutor(Executor):
             with device_errors():
                 chain.launch(until - done, stop)
                 while done < until:
-                    now = chain.wait(until, math.inf if report is None else _UPDATE_SECONDS, stop)
+                    now = chain.wait(until, math.inf if report is None else UPDATE_SECONDS, stop)
                     if report is not None and now > done:
                         report(now - done)
                     done = now
@@ -207,7 +186,7 @@ class CudaExecutor(Executor):
         return self._side_by_side(request, chains, every, deadline)
 
     def _side_by_side(
-        self, request: Request, chains: list[tuple[Any, int]], every: int, deadline: Deadline | None
+        self, request: Request, chains: list[tuple[_native.CudaChain, int]], every: int, deadline: Deadline | None
     ) -> Iterator[tuple[int, Float, Float]]:
         total = len(request.table)
         stop = None if deadline is None else deadline.stop
@@ -230,18 +209,26 @@ class CudaExecutor(Executor):
 
 
 def load(
-    plan: Plan, number: int, *, engine: str | None, network: Any, batch_size: int | None, launch: Launch
+    plan: Plan,
+    kind: str | None,
+    *,
+    number: int,
+    network: Any,
+    batch_size: int | None,
+    launch: Launch,
+    budget: Budget | None = None,
 ) -> tuple[CudaExecutor, str, dict[str, str]]:
     """The executor of a plan on a device, the kind of its engine, and why each engine before it does not run there.
 
     Args:
         plan: an open plan.
-        number: of the device.
-        engine: take this engine or none.
-        network: runs in the place of the plan's engines: a `DeviceEngine`, or a torch module or function
+        kind: take this engine or none.
+        number: the device's.
+        network: runs in place of the plan's engines: a `DeviceEngine`, or a torch module or function
             (x, t[, label]) -> output.
         batch_size: images in one network call; by default what the plan's engine was built for.
         launch: how rows get to the device.
+        budget: what the images on the host are taken from.
 
     Raises:
         DeviceError: there is no such device, or it has no room.
@@ -252,24 +239,21 @@ def load(
         raise OptionError(f"launch is {launch!r}, expected 'auto', 'while', 'step' or 'plain'")
     device = open_device(number)
     if batch_size is not None:
-        whole_number("batch_size", batch_size, 1, 65_536)
+        whole_number("batch_size", batch_size, 1, MAX_BATCH)
     if network is None:
-        info, skipped = choice.choose(plan, engine, device=number)
-        default, kind = batch_of(info, batch_size), info.kind
+        info, skipped = choice.choose(plan, kind, device=number)
+        default, found = batch_of(info, batch_size), info.kind
         invariant = info.batch_invariant and (info.batches is None or info.batches[0] == 1)
         for name in info.data:
             plan.member(name).release()  # a library's parser reads it: only what was verified
         with device_errors(), device.current():
-            loaded: Any = registry.load(plan, info, number)
+            loaded = registry.load_on_device(plan, info, number)
     else:
-        if engine is not None:
-            raise OptionError("engine and network are both given; network runs in the place of the plan's engines")
-        if not hasattr(network, "bind"):
-            from pysdk.runtime.torch_network import TorchNetwork
-
-            network = TorchNetwork(network, plan.manifest.model, number)
+        if kind is not None:
+            raise OptionError("engine and network are both given; network runs in place of the plan's engines")
+        loaded = _as_engine(network, plan.manifest.model, number)
         sizes = [info.batch_size for info in plan.manifest.engines]
-        loaded, skipped, invariant, kind = network, {}, False, "network"
+        skipped, invariant, found = {}, False, "network"
         default = sizes[0] if sizes else _DEFAULT_BATCH
     executor = CudaExecutor(
         plan.manifest.model,
@@ -278,8 +262,19 @@ def load(
         batch_size=default if batch_size is None else batch_size,
         batch_invariant=invariant,
         launch=launch,
+        budget=budget,
     )
-    return executor, kind, skipped
+    return executor, found, skipped
+
+
+def _as_engine(network: Any, model: ModelInfo, number: int) -> DeviceEngine:
+    """`network`, or an engine around it if it is a module or a function."""
+    if hasattr(network, "bind"):
+        engine: DeviceEngine = network
+        return engine
+    from pysdk.runtime.torch_network import TorchNetwork
+
+    return TorchNetwork(network, model, number)
 
 
 def batch_of(info: EngineInfo, wanted: int | None) -> int:

@@ -13,7 +13,7 @@ from pysdk.errors import DeadlineError, OptionError, OptionTypeError
 
 @dataclass(frozen=True)
 class Deadline:
-    """Seconds that were given, and the stop that comes when they are over; they are counted from `of`."""
+    """Seconds that were given, counted from `of`, and the stop that comes when they are over."""
 
     seconds: float
     stop: _native.Stop
@@ -42,7 +42,7 @@ class Deadline:
 def told(
     deadline: Deadline | None, done: int, images: int, chain: _native.Chain | _native.CudaChain | _native.Bound
 ) -> Iterator[None]:
-    """DeadlineError in the place of StoppedError: so many of the images were done, and rows of this chain."""
+    """Turns StoppedError into DeadlineError, which says how many images, and rows of this chain, were done."""
     try:
         yield
     except _native.StoppedError:

@@ -43,7 +43,7 @@ class TorchNetwork:
             (NB,), output (NB, out_channels, H, W) of any floating dtype, or something with it as `.sample`. It must
             not synchronise, nor replay CUDA graphs of its own (so no mode="reduce-overhead").
         model: the model it stands for.
-        number: of the device that its weights are on.
+        number: the number of the device that its weights are on.
 
     Raises:
         MissingDependencyError: torch is not installed.

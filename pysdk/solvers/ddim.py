@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.diffusion.option_checks import check_choice, check_flags, checked_clip, checked_number
+from pysdk.checks import check_choice, check_flags, checked_number
 from pysdk.diffusion.prediction import read_output
 from pysdk.diffusion.schedule import Schedule
-from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.table import Clip, StepTable, checked_clip
 from pysdk.diffusion.timesteps import Int64Array
 from pysdk.solvers import DEFAULT_CLIP, solver
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.diffusion.noise_levels import Levels
-from pysdk.diffusion.option_checks import check_choice, checked_eta
+from pysdk.checks import check_choice
+from pysdk.diffusion.noise_levels import Levels, checked_eta
 from pysdk.diffusion.schedule import Float64Array
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
-from pysdk.diffusion.noise_levels import Levels
-from pysdk.diffusion.option_checks import checked_eta, checked_number
+from pysdk.checks import checked_number
+from pysdk.diffusion.noise_levels import Levels, checked_eta
 from pysdk.diffusion.schedule import Float64Array
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.errors import OptionError

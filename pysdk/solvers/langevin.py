@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pysdk.checks import checked_number, whole_number
 from pysdk.diffusion.noise_levels import Levels
-from pysdk.diffusion.option_checks import checked_count, checked_number
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
 
@@ -36,7 +36,7 @@ def annealed_langevin(
         clip: what is done to the estimate of x_0 in the score.
     """
     step_size = checked_number("step_size", step_size, 1e-9, 2, "above 0, at most 2")
-    repeats = checked_count("corrector_steps", corrector_steps, 1, 1000)
+    repeats = whole_number("corrector_steps", corrector_steps, 1, 1000)
     visited = np.append(np.repeat(levels.sigmas[:-1], repeats), [levels.sigmas[-2], 0.0])
     a = np.full(len(visited) - 1, 1 - step_size / 2)
     s = np.sqrt(step_size) * visited[:-1]
@@ -63,7 +63,7 @@ def predictor_corrector(
         clip: what is done to the estimate of x_0 in the score.
     """
     snr = checked_number("snr", snr, 1e-9, 0.7, "above 0, at most 0.7")
-    repeats = checked_count("corrector_steps", corrector_steps, 0, 1000)
+    repeats = whole_number("corrector_steps", corrector_steps, 0, 1000)
     visited = np.append(np.repeat(levels.sigmas[:-1], repeats + 1), 0.0)
     now, after = visited[:-1], visited[1:]
     corrects = now == after

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pysdk.diffusion.option_checks import check_choice, checked_clip
+from pysdk.checks import check_choice
 from pysdk.diffusion.prediction import read_output
 from pysdk.diffusion.schedule import Schedule
-from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.table import Clip, StepTable, checked_clip
 from pysdk.diffusion.timesteps import Int64Array
 from pysdk.errors import OptionError
 from pysdk.solvers import solver

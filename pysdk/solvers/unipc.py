@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pysdk.checks import check_choice
 from pysdk.diffusion.noise_levels import Levels
-from pysdk.diffusion.option_checks import check_choice
 from pysdk.diffusion.table import Clip, StepTable
 from pysdk.solvers import DEFAULT_CLIP, solver
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pysdk.diffusion.option_checks import checked_clip
 from pysdk.diffusion.prediction import read_output
 from pysdk.diffusion.schedule import Float64Array, Schedule
-from pysdk.diffusion.table import Clip, StepTable
+from pysdk.diffusion.table import Clip, StepTable, checked_clip
 from pysdk.diffusion.timesteps import Int64Array
 from pysdk.errors import OptionError
 from pysdk.solvers import DEFAULT_CLIP, solver

@@ -1,1 +1,1 @@
-"""What people do with a sampler besides drawing: one file a task, which makes the requests to the chain."""
+"""What a sampler does beside drawing: one file a task, which makes the requests to the chain."""

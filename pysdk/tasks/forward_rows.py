@@ -17,7 +17,7 @@ def forward_row(timestep: int, a: float, s: float) -> Float64Array:
 
 
 def from_clean(table: StepTable, schedule: Schedule) -> StepTable:
-    """`table` behind a row that diffuses clean data to the timestep at which it starts.
+    """`table` after a row that diffuses clean data to the timestep at which it starts.
 
     The network's input c_in x is S_t x_0 + N_t z in every parameterisation, so x is that over c_in.
     """

@@ -1,4 +1,4 @@
-"""Images that are handed in: as the state of a chain, and the labels they are redrawn with."""
+"""Images that are given: as the state of a chain, and the request for a chain on them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pysdk.diffusion.schedule import Schedule
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.images import from_uint8
 from pysdk.plan.manifest import Manifest, ModelInfo
-from pysdk.request.request import split_arguments
+from pysdk.request.request import MakeTable, Request, make_request
 
 Float = NDArray[np.float32]
 
@@ -19,12 +20,12 @@ def as_state(name: str, images: Any, model: ModelInfo) -> Float:
     """Images as float32 (n, C, H, W) in the model's value range.
 
     Args:
-        name: of the argument, for messages.
+        name: the argument's, for messages.
         images: uint8 (n, H, W, C), float32 (n, C, H, W), or a list of pictures.
         model: whose images they should be.
 
     Raises:
-        OptionError: the shape or size is another, or values are outside the range or not finite.
+        OptionError: the shape or size differs, or values are outside the range or not finite.
         OptionTypeError: neither uint8 nor float32.
     """
     channels, height, width = model.shape
@@ -59,27 +60,54 @@ def one_as_state(name: str, image: Any, model: ModelInfo) -> Float:
     return as_state(name, image[None] if isinstance(image, np.ndarray) else [image], model)
 
 
-def request_arguments(
-    manifest: Manifest, arguments: dict[str, Any], *, without: tuple[str, ...] = ("noise", "initial")
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`split_arguments` for given images, whose class is the null label unless it is said.
+def from_images(
+    manifest: Manifest,
+    schedule: Schedule,
+    x: Float,
+    make_table: MakeTable,
+    /,
+    *,
+    noise: object = None,
+    initial: object = None,
+    **arguments: Any,
+) -> Request:
+    """The request of a chain that starts from `x`, float32 (n, C, H, W); `arguments` are those of `make_request`."""
+    refuse(noise=noise, initial=initial)
+    return make_request(manifest, schedule, len(x), make_table, initial=x, **with_null_label(manifest, **arguments))
+
+
+def refuse(**arguments: object) -> None:
+    """OptionError if one of these arguments of `Sampler.sample` is given to a task that does not take it."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise OptionError(f"a chain on given images has no option {name!r}; leave it out")
+
+
+def with_null_label(
+    manifest: Manifest,
+    *,
+    labels: object = None,
+    guidance_scale: object = None,
+    classifier_scale: object = None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Arguments of `make_request` for given images, whose class is the null label unless it is said.
 
     Raises:
         OptionError: the class is needed, or guidance is asked for without one.
     """
-    named, options = split_arguments(arguments, without=without)
     model = manifest.model
-    if named.get("labels") is not None:
-        return named, options
-    if named.get("classifier_scale") is not None:
+    if labels is None and classifier_scale is not None:
         raise OptionError("classifier_scale is given without labels; say which class the images should be of")
-    if model.num_classes is None:
-        return named, options
-    if model.null_label is None:
-        raise OptionError(f"labels are needed: {model.name!r} has {model.num_classes} classes and no null label")
-    if named.get("guidance_scale") is not None:
-        raise OptionError("guidance_scale is given without labels, so there is nothing to guide to; give labels too")
-    return {**named, "labels": model.null_label, "guidance_scale": 1.0}, options
+    if labels is None and model.num_classes is not None:
+        if model.null_label is None:
+            raise OptionError(f"labels are needed: {model.name!r} has {model.num_classes} classes and no null label")
+        if guidance_scale is not None:
+            raise OptionError(
+                "guidance_scale is given without labels, so there is nothing to guide to; give labels too"
+            )
+        labels, guidance_scale = model.null_label, 1.0
+    return {"labels": labels, "guidance_scale": guidance_scale, "classifier_scale": classifier_scale, **others}
 
 
 def _stacked(name: str, pictures: Any, model: ModelInfo) -> NDArray[Any]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pysdk.diffusion.option_checks import checked_number
+from pysdk.checks import checked_number
 from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import StepTable
+from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError
 from pysdk.plan.manifest import Manifest
-from pysdk.request.request import Request, make_request
+from pysdk.request.request import Request
 from pysdk.tasks.forward_rows import from_clean
-from pysdk.tasks.given_images import as_state, request_arguments
+from pysdk.tasks.given_images import as_state, from_images
 from pysdk.tasks.partial_chain import Course, resolve_course
 
 STRENGTH = 0.5
@@ -20,21 +22,21 @@ def redrawing(
     manifest: Manifest,
     schedule: Schedule,
     images: Any,
+    *,
     strength: float | None,
     timestep: int | None,
-    arguments: dict[str, Any],
+    **arguments: Any,
 ) -> Request:
     """The request behind `Sampler.image_to_image`: a row that diffuses, and the rest of the solver's rows."""
-    x = as_state("images", images, manifest.model)
-    named, options = request_arguments(manifest, arguments)
-    solver, steps = options.pop("solver", None), options.pop("steps", None)
-    course = resolve_course(manifest, schedule, solver, steps, options)
-    if timestep is None:
-        timestep = start_of(course, STRENGTH if strength is None else strength)
-    elif strength is not None:
-        raise OptionError("strength and timestep both say how far to diffuse; give one of them")
-    table = from_clean(course.starting_at(timestep, schedule).table(manifest, schedule), schedule)
-    return make_request(manifest, schedule, table, n=len(x), initial=x, **named)
+
+    def table(solver: Any, steps: Steps, options: dict[str, Any]) -> StepTable:
+        course = resolve_course(manifest, schedule, solver, steps, options)
+        if timestep is not None and strength is not None:
+            raise OptionError("strength and timestep both say how far to diffuse; give one of them")
+        first = start_of(course, STRENGTH if strength is None else strength) if timestep is None else timestep
+        return from_clean(course.starting_at(first, schedule).table(manifest, schedule), schedule)
+
+    return from_images(manifest, schedule, as_state("images", images, manifest.model), table, **arguments)
 
 
 def start_of(course: Course, strength: float) -> int:

@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from pysdk.checks import whole_number
 from pysdk.diffusion.schedule import Schedule
 from pysdk.diffusion.table import StepTable
+from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError, OptionTypeError
 from pysdk.plan.manifest import Manifest, ModelInfo
 from pysdk.request.guidance import with_columns
-from pysdk.request.request import Request, make_request
+from pysdk.request.request import Noise, Request, make_request
 from pysdk.tasks.forward_rows import forward_row, require_independent_rows, with_rows
-from pysdk.tasks.given_images import as_state, request_arguments
+from pysdk.tasks.given_images import as_state, refuse, with_null_label
 from pysdk.tasks.partial_chain import resolve_course
 
 
@@ -30,30 +31,36 @@ def repaint(
     schedule: Schedule,
     images: Any,
     mask: ArrayLike,
+    *,
     jump_length: int,
     jump_n_sample: int,
-    arguments: dict[str, Any],
+    noise: Noise | None = None,
+    initial: object = None,
+    **arguments: Any,
 ) -> Request:
     """The request behind `Sampler.inpaint`."""
     x = as_state("images", images, manifest.model)
     keep = kept_region(mask, len(x), manifest.model)
-    named, options = request_arguments(manifest, arguments, without=("initial",))
-    if named.get("noise") is not None and not callable(named["noise"]):
+    refuse(initial=initial)
+    if noise is not None and not callable(noise):
         raise OptionError("noise is not a callable; inpainting also draws the noise of the kept region, so give one")
-    solver, steps = options.pop("solver", None), options.pop("steps", None)
-    course = resolve_course(manifest, schedule, solver, steps, options)
-    table = course.table(manifest, schedule)
-    require_independent_rows(table, course.solver, "inpainting")
-    if not np.array_equal(table.timesteps, course.timesteps):
-        raise OptionError(f"solver {course.solver!r} has not one row per timestep; use 'ddpm' or 'ddim'")
-    length = whole_number("jump_length", jump_length, 1, 2**24)
-    samples = whole_number("jump_n_sample", jump_n_sample, 1, 2**24)
-    if samples > 1 and length >= len(table):
-        raise OptionError(
-            f"jump_length is {length}, but the chain has {len(table)} steps, so it would never jump; use a shorter "
-            "jump, more steps, or jump_n_sample=1"
-        )
-    request = make_request(manifest, schedule, with_jumps(table, schedule, length, samples), n=len(x), **named)
+
+    def table(solver: Any, steps: Steps, options: dict[str, Any]) -> StepTable:
+        course = resolve_course(manifest, schedule, solver, steps, options)
+        once = course.table(manifest, schedule)
+        require_independent_rows(once, course.solver, "inpainting")
+        if not np.array_equal(once.timesteps, course.timesteps):
+            raise OptionError(f"solver {course.solver!r} has not one row per timestep; use 'ddpm' or 'ddim'")
+        length = whole_number("jump_length", jump_length, 1, 2**24)
+        samples = whole_number("jump_n_sample", jump_n_sample, 1, 2**24)
+        if samples > 1 and length >= len(once):
+            raise OptionError(
+                f"jump_length is {length}, but the chain has {len(once)} steps, so it would never jump; use a shorter "
+                "jump, more steps, or jump_n_sample=1"
+            )
+        return with_jumps(once, schedule, length, samples)
+
+    request = make_request(manifest, schedule, len(x), table, noise=noise, **with_null_label(manifest, **arguments))
     return dataclasses.replace(request, known=x, keep=keep)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pysdk import noise
-from pysdk.checks import whole_number
+from pysdk.checks import is_whole_number, whole_number
 from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import StepTable
+from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError
+from pysdk.noise import INITIAL, normal
 from pysdk.plan.manifest import Manifest
 from pysdk.request.request import MAX_IMAGES, Request, make_request
 from pysdk.tasks.encode import STEPS, decoding, encoding
-from pysdk.tasks.given_images import one_as_state, request_arguments
+from pysdk.tasks.given_images import one_as_state, refuse, with_null_label
 from pysdk.tasks.partial_chain import resolve_course
 
 Float = NDArray[np.float32]
@@ -48,51 +50,101 @@ def slerp(first: Float, second: Float, weights: NDArray[np.float64]) -> Float:
 
 
 def latent_ends(
-    manifest: Manifest, schedule: Schedule, first: Any, second: Any, arguments: dict[str, Any]
+    manifest: Manifest, schedule: Schedule, first: Any, second: Any, *, seed: Any = 0, **arguments: Any
 ) -> Float | Request:
     """Latents of both ends, float32 (2, C, H, W), of two numbers in the gallery; or the request that encodes images."""
-    numbers = [isinstance(end, (int, np.integer)) and not isinstance(end, bool) for end in (first, second)]
+    numbers = [is_whole_number(end) for end in (first, second)]
     if all(numbers):
         index = [whole_number("first", first, 0, 2**64 - 1), whole_number("second", second, 0, 2**64 - 1)]
-        seed = whole_number("seed", arguments.get("seed", 0), 0, 2**64 - 1)
-        return noise.normal(seed, np.array(index, np.uint64), noise.INITIAL, manifest.model.shape)
+        one_seed = whole_number("seed", seed, 0, 2**64 - 1)
+        return normal(one_seed, np.array(index, np.uint64), INITIAL, manifest.model.shape)
     if any(numbers):
         raise OptionError("one of first and second is a number of the gallery, the other an image; give two of a kind")
     images = np.concatenate([one_as_state(*end, manifest.model) for end in (("first", first), ("second", second))])
-    way_back = {k: v for k, v in arguments.items() if k not in ("eta", "clip", "use_clipped_model_output")}
-    for name in ("labels", "guidance_scale", "classifier_scale"):
-        values = np.asarray(way_back.get(name))
-        if values.ndim == 1 and values.size > 0:  # one for each frame: the ends have the first and the last
-            way_back[name] = values[[0, -1]]
-    return encoding(manifest, schedule, images, way_back.pop("steps", STEPS), way_back)
+    return _encoding_ends(manifest, schedule, images, seed=seed, **arguments)
 
 
-def on_the_sphere(manifest: Manifest, schedule: Schedule, ends: Float, n: int, arguments: dict[str, Any]) -> Request:
-    """The request that decodes n latents between two, float32 (2, C, H, W)."""
+def _encoding_ends(
+    manifest: Manifest,
+    schedule: Schedule,
+    images: Float,
+    *,
+    labels: Any = None,
+    guidance_scale: Any = None,
+    classifier_scale: Any = None,
+    steps: Steps = STEPS,
+    eta: object = None,
+    clip: object = None,
+    use_clipped_model_output: object = None,
+    **arguments: Any,
+) -> Request:
+    """The request that encodes both ends: without DDIM's own options, and of what each frame has, the outer ones."""
+
+    def ends(values: Any) -> Any:
+        array = np.asarray(values)
+        return array[[0, -1]] if array.ndim == 1 and array.size > 0 else values
+
+    return encoding(
+        manifest,
+        schedule,
+        images,
+        labels=ends(labels),
+        guidance_scale=ends(guidance_scale),
+        classifier_scale=ends(classifier_scale),
+        steps=steps,
+        **arguments,
+    )
+
+
+def on_the_sphere(
+    manifest: Manifest,
+    schedule: Schedule,
+    ends: Float,
+    n: int,
+    *,
+    steps: Steps = STEPS,
+    network_timestep: object = None,
+    **arguments: Any,
+) -> Request:
+    """The request that decodes n latents between two, float32 (2, C, H, W); `network_timestep` is of the encoding."""
     mixed = slerp(ends[0], ends[1], _weights(n))
-    options = {k: v for k, v in arguments.items() if k not in ("steps", "network_timestep")}
-    return _sharing_noise(decoding(manifest, schedule, mixed, arguments.get("steps", STEPS), options))
+    return _sharing_noise(decoding(manifest, schedule, mixed, steps=steps, **arguments))
 
 
 def diffused(
-    manifest: Manifest, schedule: Schedule, first: Any, second: Any, n: int, timestep: int, arguments: dict[str, Any]
+    manifest: Manifest,
+    schedule: Schedule,
+    first: Any,
+    second: Any,
+    n: int,
+    *,
+    timestep: int,
+    seed: Any = 0,
+    start: Any = 0,
+    noise: object = None,
+    initial: object = None,
+    **arguments: Any,
 ) -> Request:
     """The request that denoises n images between x_t of one and x_t of the other."""
+    refuse(noise=noise, initial=initial)
     images = [one_as_state(*end, manifest.model) for end in (("first", first), ("second", second))]
     weights = _weights(n)
-    named, options = request_arguments(manifest, arguments)
-    solver, steps = options.pop("solver", None), options.pop("steps", None)
-    course = resolve_course(manifest, schedule, solver, steps, options).starting_at(timestep, schedule)
-    table = course.table(manifest, schedule)
+
+    def table(solver: Any, steps: Steps, options: dict[str, Any]) -> StepTable:
+        course = resolve_course(manifest, schedule, solver, steps, options)
+        return course.starting_at(timestep, schedule).table(manifest, schedule)
+
+    arguments = with_null_label(manifest, **arguments)
+    request = make_request(manifest, schedule, len(weights), table, seed=seed, start=start, **arguments)
     # the noise of two neighbours in the gallery, each where the chain would start
-    start = whole_number("start", named.get("start", 0), 0, 2**64 - 2)
-    seed = whole_number("seed", named.get("seed", 0), 0, 2**64 - 1)
-    z = noise.normal(seed, np.array([start, start + 1], np.uint64), noise.INITIAL, manifest.model.shape)
-    abar, c_in = float(schedule.alphas_cumprod[timestep]), float(table.column("c_in")[0])
+    first_seed, first_image = whole_number("seed", seed, 0, 2**64 - 1), whole_number("start", start, 0, 2**64 - 2)
+    neighbours = np.array([first_image, first_image + 1], np.uint64)
+    z = normal(first_seed, neighbours, INITIAL, manifest.model.shape)
+    abar, c_in = float(schedule.alphas_cumprod[timestep]), float(request.table.column("c_in")[0])
     noised = [np.sqrt(abar) * image[0].astype(np.float64) + np.sqrt(1 - abar) * z[i] for i, image in enumerate(images)]
     w = weights.reshape(-1, 1, 1, 1)
     mixed = (((1 - w) * noised[0] + w * noised[1]) / c_in).astype(np.float32)
-    return _sharing_noise(make_request(manifest, schedule, table, n=len(mixed), initial=mixed, **named))
+    return _sharing_noise(dataclasses.replace(request, initial=mixed))
 
 
 def _weights(n: object) -> NDArray[np.float64]:

@@ -1,36 +1,44 @@
-"""What people do with a sampler besides drawing: one file a use, which makes the requests to the chain."""
+"""What people do with a sampler besides drawing: a method a task, whose file makes the requests to the chain."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pysdk.diffusion.edm import EdmSchedule
 from pysdk.diffusion.schedule import Schedule
+from pysdk.diffusion.table import Clip
 from pysdk.diffusion.timesteps import Steps
 from pysdk.errors import OptionError
 from pysdk.images import Output, check_form, in_form
 from pysdk.machine.float_state import standard_floats
 from pysdk.plan.reader import Plan
-from pysdk.progress import Progress
-from pysdk.runtime.cpu import Executor
-from pysdk.runtime.deadline import Deadline
+from pysdk.progress import Progress, reporter
+from pysdk.runtime.deadline import Deadline, told
 from pysdk.tasks.encode import STEPS, decoding, encoding
 from pysdk.tasks.image_to_image import redrawing
 from pysdk.tasks.inpaint import repaint
 from pysdk.tasks.interpolate import diffused, latent_ends, on_the_sphere
 
+if TYPE_CHECKING:
+    from pysdk import _native
+    from pysdk.likelihood.bound import Likelihood
+    from pysdk.runtime.cpu import CpuExecutor
+    from pysdk.runtime.cuda import CudaExecutor
+
 Float: TypeAlias = NDArray[np.float32]
 
 
-class Uses:
+class Tasks:
     """The methods of a `Sampler` that take images or latents."""
 
     plan: Plan
     schedule: Schedule | EdmSchedule
-    _executor: Executor
+    device: str
+    _executor: CpuExecutor | CudaExecutor
 
     def _in_form(self, x: Float, output: Output) -> Any:
         return in_form(x, output, self.plan.manifest.model.value_range)
@@ -72,7 +80,7 @@ class Uses:
             OptionError, OptionTypeError, NumericalError, EngineError, DeadlineError: as in `sample`.
         """
         limit = Deadline.of(deadline)
-        request = encoding(self.plan.manifest, self._diffusion, images, steps, arguments)
+        request = encoding(self.plan.manifest, self._diffusion, images, steps=steps, **arguments)
         return self._executor.run(request, progress, limit)
 
     @standard_floats
@@ -101,7 +109,7 @@ class Uses:
         """
         check_form(output)
         limit = Deadline.of(deadline)
-        request = decoding(self.plan.manifest, self._diffusion, latents, steps, arguments)
+        request = decoding(self.plan.manifest, self._diffusion, latents, steps=steps, **arguments)
         return self._executor.images(request, output, progress, limit)
 
     @standard_floats
@@ -142,11 +150,11 @@ class Uses:
         limit = Deadline.of(deadline)
         manifest, schedule = self.plan.manifest, self._diffusion
         if timestep is not None:
-            request = diffused(manifest, schedule, first, second, n, timestep, arguments)
+            request = diffused(manifest, schedule, first, second, n, timestep=timestep, **arguments)
         else:
-            ends = latent_ends(manifest, schedule, first, second, arguments)
+            ends = latent_ends(manifest, schedule, first, second, **arguments)
             encoded = ends if isinstance(ends, np.ndarray) else self._executor.run(ends, progress, limit)
-            request = on_the_sphere(manifest, schedule, encoded, n, arguments)
+            request = on_the_sphere(manifest, schedule, encoded, n, **arguments)
         return self._executor.images(request, output, progress, limit)
 
     @standard_floats
@@ -180,7 +188,9 @@ class Uses:
         """
         check_form(output)
         limit = Deadline.of(deadline)
-        request = redrawing(self.plan.manifest, self._diffusion, images, strength, timestep, arguments)
+        request = redrawing(
+            self.plan.manifest, self._diffusion, images, strength=strength, timestep=timestep, **arguments
+        )
         return self._executor.images(request, output, progress, limit)
 
     @standard_floats
@@ -217,5 +227,91 @@ class Uses:
         """
         check_form(output)
         limit = Deadline.of(deadline)
-        request = repaint(self.plan.manifest, self._diffusion, images, mask, jump_length, jump_n_sample, arguments)
+        request = repaint(
+            self.plan.manifest,
+            self._diffusion,
+            images,
+            mask,
+            jump_length=jump_length,
+            jump_n_sample=jump_n_sample,
+            **arguments,
+        )
         return self._executor.images(request, output, progress, limit)
+
+    @standard_floats
+    def likelihood(
+        self,
+        images: NDArray[np.uint8],
+        *,
+        labels: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        seed: int = 0,
+        start: int = 0,
+        steps: int | str | Sequence[int] | None = None,
+        terms: int | None = None,
+        variance: str | None = None,
+        clip: Clip | None = None,
+        progress: Progress = None,
+        deadline: float | None = None,
+        **options: Any,
+    ) -> Likelihood:
+        """The variational bound of images in bits per dimension, (DDPM, eq. 5; docs/quality/likelihood.md).
+
+        The noise of image i is that of image `start` + i of the seed's gallery, in draws of its own: the result of an
+        image does not depend on the others, the batch size or the threads.
+
+        Args:
+            images: uint8 (N, H, W, C).
+            labels: class of every image, or one per image; needed by models with classes. The model's null label means
+                no class. There is no guidance.
+            seed: 0 .. 2^64 - 1, for the noise and the choice of terms.
+            start: index of the first image.
+            steps: the reverse process's, as in `sample`; by default all T.
+            terms: network calls per image, from 2 to the number of steps: a stratified subset of the terms, whose
+                weighted sum is an unbiased estimate of the bound; by default all.
+            variance: "small", "large" or "learned" (or diffusers' names); by default the plan's.
+            clip: `Clip.clamp(limit)` or `Clip.none()`; by default the plan's.
+            progress, deadline: as in `sample`.
+            options: `spacing` and `steps_offset`.
+
+        Raises:
+            OptionError, OptionTypeError: an argument cannot be used; the message says which and why.
+            NumericalError: a term is NaN or infinite.
+            EngineError: the network failed.
+            DeadlineError: the deadline was over before the terms were; the message says how many images were done.
+        """
+        from pysdk.likelihood.bound import answer, make_question
+        from pysdk.runtime.cpu import CpuExecutor
+
+        executor, limit = self._executor, Deadline.of(deadline)
+        if not isinstance(executor, CpuExecutor):
+            raise OptionError(f"the likelihood is computed on the CPU alone, this sampler is on {self.device!r}")
+        question = make_question(
+            self.plan.manifest,
+            self._diffusion,
+            images,
+            labels=labels,
+            seed=seed,
+            start=start,
+            steps=steps,
+            terms=terms,
+            variance=variance,
+            clip=clip,
+            options=options,
+        )
+        executor.require_own_process()
+        calls = -(-len(images) // executor.batch_size) * len(question.terms.rows)
+        with reporter(progress, calls) as report:
+
+            def advance(bound: _native.Bound, done: int) -> None:
+                with told(limit, done, len(images), bound):
+                    executor.advance(bound, bound.length, report, limit)
+
+            return answer(
+                question,
+                executor.open_engine(),
+                batch_size=executor.batch_size,
+                padded=not executor.batch_invariant,
+                threads=executor.threads,
+                advance=advance,
+                take=executor.take,
+            )

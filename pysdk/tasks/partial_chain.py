@@ -1,4 +1,4 @@
-"""Timesteps of which a part can be taken: what chains that begin in the middle are made of."""
+"""A solver and its timesteps, so that a chain can start midway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pysdk.diffusion.table import StepTable
 from pysdk.diffusion.timesteps import Int64Array, make_timesteps
 from pysdk.errors import OptionError
 from pysdk.plan.manifest import Manifest
-from pysdk.request.request import TIMESTEP_OPTIONS, resolve_table, with_defaults
+from pysdk.request.solver_table import TIMESTEP_OPTIONS, resolve_table, with_defaults
 from pysdk.solvers import LEVEL_OPTIONS
 
 
@@ -24,7 +24,7 @@ class Course:
     Attributes:
         solver: its name.
         timesteps: int64 (K,), descending.
-        options: of the solver.
+        options: the solver's.
     """
 
     solver: str
@@ -53,13 +53,13 @@ class Course:
 
 
 def resolve_course(manifest: Manifest, schedule: Schedule, solver: Any, steps: Any, options: dict[str, Any]) -> Course:
-    """The timesteps that a solver's name, its options and the plan's defaults stand for.
+    """The timesteps for a solver's name, its options and the plan's defaults.
 
     Raises:
-        OptionError: the solver is a table, of which no part can be taken, or as `resolve_table`.
+        OptionError: the solver is a table, which cannot start midway, or as `resolve_table`.
     """
     if isinstance(solver, StepTable):
-        raise OptionError("solver is a StepTable, of which no part can be taken; give the name of a solver")
+        raise OptionError("solver is a StepTable, which cannot start midway; give the name of a solver")
     if "prev_timestep" in options:
         raise OptionError("prev_timestep counts strides in a full list of timesteps; leave it out here")
     levels = [name for name in LEVEL_OPTIONS if name in options]

@@ -19,6 +19,7 @@ from kit.cuda.device_cases import begin, play
 
 from pysdk import _testing, images, noise
 from pysdk.diffusion.table import Clip
+from pysdk.request.guidance import with_columns
 
 PATHS = ["while", "step", "plain"]
 
@@ -34,7 +35,6 @@ PATHS = ["while", "step", "plain"]
     guided=st.booleans(),
     initial=st.booleans(),
     skips=st.booleans(),
-    classifier=st.booleans(),
     known=st.booleans(),
     zeros=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     path=st.sampled_from(PATHS),
@@ -71,8 +71,7 @@ def test_the_threshold_is_the_same_order_statistic_among_ties(values: str):
             "two": rng.choice([-2.0, 5.0], shape),
             "subnormal": rng.choice([1e-42, -3e-44, 7.0], shape),
         }[values]
-        case.table.rows.setflags(write=True)
-        case.table.rows[:, 2] = 0  # p: r is q times the output alone
+        case.table = with_columns(case.table, p=np.zeros(2))  # r is q times the output alone
         played = play(_testing.SimulatedDevice(), case, "while")
         played.chain.advance(2)
         played.assert_equals_reference()
@@ -95,11 +94,11 @@ def test_the_whole_chain_is_one_launch_of_a_loop():
     begin(played.chain, case)
     device.clear_log()
     played.chain.advance(5)
-    assert device.log == ["launch"], "another program runs on the same graph"
+    assert device.log == ["launch"], "another request runs on the same graph"
     played.assert_equals_reference()
 
 
-def test_a_program_is_handed_over_in_few_copies():
+def test_a_request_is_handed_over_in_few_copies():
     """Labels, the small arrays behind each other, and what the kernels begin from."""
     device = _testing.SimulatedDevice()
     played = play(device, make_case(np.random.default_rng(1), rows=5, guided=True))
@@ -110,16 +109,16 @@ def test_a_program_is_handed_over_in_few_copies():
 
 def test_networks_that_only_some_rows_call_sit_in_branches():
     device = _testing.SimulatedDevice()
-    case = make_case(np.random.default_rng(4), rows=6, guided=True, skips=True, classifier=True)
+    case = make_case(np.random.default_rng(4), rows=6, guided=True, skips=True)
     played = play(device, case, half=True)
-    assert {name.split()[0] for name in played.expected_calls()} == {"full", "half", "classifier"}
+    assert {name.split()[0] for name in played.expected_calls()} == {"full", "half"}
     device.clear_log()
     played.chain.advance(6)
     made = device.log[device.log.index("make_graph") :]
-    branch = [["add_if", "begin_capture", f"> {name}", "end_capture"] for name in ("full", "half", "classifier")]
+    branch = [["add_if", "begin_capture", f"> {name}", "end_capture"] for name in ("full", "half")]
     assert made == [
         *["make_graph", "make_condition", "add_while"],
-        *["make_condition"] * 3,
+        *["make_condition"] * 2,
         *["begin_capture", "> prepare", "end_capture"],
         *(call for calls in branch for call in calls),
         *["begin_capture", "> update", "> advance", "end_capture"],

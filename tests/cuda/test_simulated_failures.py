@@ -5,6 +5,7 @@ Only the driver's calls are imitated here (see csrc/testing/simulated_device.h);
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import signal
 import threading
@@ -72,13 +73,13 @@ def test_another_thread_runs_a_network_before_it_captures_it():
     threads: list[int] = []
     chain.attach(lambda stream: threads.append(threading.get_ident()))
 
-    def run(clip: str) -> None:  # another kind of threshold is another graph
-        begin(chain, case, clip=clip)
+    def run(clip: Clip) -> None:  # another kind of threshold is another graph
+        begin(chain, case, table=dataclasses.replace(case.table, clip=clip).native)
         chain.advance(3)
 
-    run("none")
+    run(Clip.none())
     assert len(threads) == 2, "plainly, and captured"
-    other = threading.Thread(target=run, args=["dynamic"])
+    other = threading.Thread(target=run, args=[Clip.dynamic()])
     other.start()
     other.join()
     assert [ident == threading.get_ident() for ident in threads] == [True, True, False, False]
@@ -182,7 +183,7 @@ def test_graphs_are_bounded():
             rng, rows=4, guided=True, skips=bool(i % 2), clip=[Clip.none(), Clip.dynamic(0.9)][i % 4 // 2]
         )
         played.case.table, played.case.outputs = other.table, other.outputs
-        begin(played.chain, played.case, learned_variance=False)
+        begin(played.chain, played.case)
         played.chain.advance(4)
     assert device.live <= live + 2 * 8 + 2, "graphs, executables, and the two arrays of a dynamic threshold"
 

@@ -31,7 +31,9 @@ UNITS = {
     "chain": [
         *(CSRC / "cuda" / f"{name}.cpp" for name in ("cuda_begin", "cuda_chain", "cuda_results", "row_graph")),
         *(CSRC / "testing" / f"{name}.cpp" for name in ("simulated_device", "simulated_graphs")),
-        CSRC / "chain" / "program.cpp",
+        CSRC / "chain" / "chain_shape.cpp",
+        CSRC / "chain" / "request.cpp",
+        CSRC / "chain" / "step_table.cpp",
     ],
 }
 

@@ -36,7 +36,7 @@ def modules() -> list[str]:
 
 def dotted_names() -> list[str]:
     """`pysdk.machine.interrupts.noted_interrupts` and the like, in backquotes."""
-    return sorted(shown(r"`(pysdk(?:\.\w+)+)`"))
+    return sorted(shown(r"`(pysdk(?:\.[a-zA-Z]\w*)+)`"))
 
 
 def commands() -> dict[str, set[str]]:
@@ -104,9 +104,12 @@ def test_a_command_and_its_options(command: str, options: set[str]) -> None:
 
 
 def test_make_targets() -> None:
+    """Those that pages name, and every step of the workflow that is a command."""
     makefile = (ROOT / "Makefile").read_text()
     targets = {name for line in re.findall(r"^([\w.-][\w. -]*):", makefile, re.MULTILINE) for name in line.split()}
     code = {line.strip() for page in PAGES for line in code_lines(page)}
     named = shown(r"`make ([a-z-]+)") | {match[1] for line in code if (match := re.match(r"make ([a-z-]+)", line))}
-    assert named
-    assert named <= targets
+    steps = re.findall(r"- run: (.*)", (ROOT / ".github/workflows/ci.yml").read_text())
+    assert steps
+    assert all(re.fullmatch(r"make [a-z-]+", step) for step in steps)
+    assert named | {step.split()[1] for step in steps} <= targets

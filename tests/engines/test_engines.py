@@ -33,7 +33,7 @@ def test_every_kind_has_a_module_and_every_module_a_kind() -> None:
     modules = {module.name for module in pkgutil.iter_modules(pysdk.engines.__path__)}
     assert modules - {"contract", "registry", "choice", "cost"} == set(registry.KINDS)
     for kind in registry.KINDS:
-        module = registry.module(kind)
+        module = registry.on_device(kind) if registry.home(kind) == "cuda" else registry.on_cpu(kind)
         assert callable(module.unusable)
         assert callable(module.load)
 
@@ -41,7 +41,7 @@ def test_every_kind_has_a_module_and_every_module_a_kind() -> None:
 @pytest.mark.parametrize("kind", ["quantum", "", "..onnxruntime", "os", "onnxruntime.numpy"])
 def test_a_plan_cannot_name_another_module(kind: str) -> None:
     with pytest.raises(EngineError, match=r"there is no engine .*; this pysdk has .*onnxruntime"):
-        registry.module(kind)
+        registry.on_cpu(kind)
 
 
 def test_what_does_not_run_here_is_skipped_and_reported(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_an_engine_that_lacks_its_library(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(EngineError, match=r"onnxruntime: onnxruntime is not installed, get it with `pip install"):
         Sampler(path)
     with Plan.open(path) as plan, pytest.raises(MissingDependencyError, match="`pip install onnxruntime`"):
-        registry.module("onnxruntime").load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
+        registry.on_cpu("onnxruntime").load(plan.manifest.model, toy_engine(), plan.member("network.onnx"), 1)
 
 
 def test_a_plan_without_engines(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ CLIPS = [Clip.none(), Clip.clamp(0.8), Clip.dynamic(0.9), Clip.dynamic(0.995, 1.
 def test_update_equals_the_numpy_twin(torch: Any, device: _native.Device, seed: int, clip: Clip, path: str) -> None:
     rng = np.random.default_rng(seed)
     shape = tuple(int(size) for size in rng.integers(1, (4, 40, 40)))
-    flags = dict(zip(("learned_variance", "guided", "initial", "skips", "classifier", "known"), rng.random(6) < 0.5))  # noqa: B905
+    flags = dict(zip(("learned_variance", "guided", "initial", "skips", "known"), rng.random(5) < 0.5))  # noqa: B905
     case = make_case(rng, batch=int(rng.integers(1, 5)), shape=shape, rows=6, clip=clip, zeros=0.2, **flags)
     chain = play_on_gpu(torch, device, case, path, half=flags["guided"] and bool(seed % 2))
     assert chain.advance(99) == 6
@@ -58,7 +58,7 @@ def test_initial_noise_is_that_of_the_gallery(device: _native.Device) -> None:
     seeds = np.array([0, 7, 2**64 - 1, 12345], np.uint64)
     numbers = np.array([0, 2**40, 5, 2**64 - 1], np.uint64)
     chain = _native.CudaChain(device, batch=4, shape=(3, 33, 35))
-    chain.begin(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32), seeds=seeds, images=numbers)
+    chain.begin(_native.StepTable(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32)), seeds=seeds, images=numbers)
     assert_same_bits(chain.x.numpy(), noise.normal(seeds, numbers, 0, (3, 33, 35)))
 
 
@@ -67,14 +67,14 @@ def test_bytes_are_those_of_the_host(device: _native.Device, shape: tuple[int, i
     start = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
     start[0].flat[: min(256, math.prod(shape))] = (np.arange(256, dtype=np.float32) / 127.5 - 1)[: math.prod(shape)]
     chain = _native.CudaChain(device, batch=5, shape=shape)
-    rows = np.zeros((1, len(_native.STEP_COLUMNS)), np.float32)
+    table = _native.StepTable(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32))
     zeros = np.zeros(5, np.uint64)
-    chain.begin(rows, seeds=zeros, images=zeros, initial=start)
+    chain.begin(table, seeds=zeros, images=zeros, initial=start)
     to = device.empty((5, *shape[1:], shape[0]), "uint8")
     assert chain.bytes(to, images=5) is None
     np.testing.assert_array_equal(to.numpy(), images.to_uint8(start))
     start[3].flat[-1] = np.inf
-    chain.begin(rows, seeds=zeros, images=zeros, initial=start)
+    chain.begin(table, seeds=zeros, images=zeros, initial=start)
     assert chain.bytes(None, images=5) == 3
 
 

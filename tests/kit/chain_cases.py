@@ -61,15 +61,8 @@ class Case:
             chain.classifier_gradient[:] = self.gradients[chain.position]
 
         chain.attach(denoise, classifier=None if self.gradients is None else classify)
-        clip = self.table.clip
         chain.begin(
-            self.table.float32(),
-            clip=clip.kind,
-            clip_limit=clip.limit,
-            clip_ratio=clip.ratio,
-            clip_max=clip.max_threshold,
-            learned_variance=self.table.learned_variance,
-            init_scale=self.table.init_scale,
+            self.table.native,
             seeds=self.seeds,
             images=self.images,
             labels=self.labels,

@@ -41,8 +41,9 @@ def updates() -> dict[str, str]:
             np.multiply(chain.network_input, np.float32(0.5), out=chain.network_output)
 
         chain.attach(halve)
-        table = make_table(solver, Schedule.linear(50), steps=5).float32()
-        chain.begin(table, clip=clip, clip_limit=1.0, clip_ratio=0.995, seeds=ids, images=ids)
+        rows = make_table(solver, Schedule.linear(50), steps=5).float32()
+        table = _native.StepTable(rows, clip=clip, clip_limit=1.0, clip_ratio=0.995)
+        chain.begin(table, seeds=ids, images=ids)
         chain.advance(len(table))
         found[solver] = hash_of(chain.x)
     return found

@@ -13,7 +13,8 @@ def test_a_device_of_one_extension_runs_a_chain_of_the_other() -> None:
     assert isinstance(device, _native.Device)
     chain = _native.CudaChain(device, batch=2, shape=(1, 3, 3))
     seeds, images = np.full(2, 7, np.uint64), np.arange(2, dtype=np.uint64)
-    chain.begin(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32), seeds=seeds, images=images)
+    table = _native.StepTable(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32))
+    chain.begin(table, seeds=seeds, images=images)
     np.testing.assert_array_equal(chain.x.numpy(), _testing.normal(7, images, 0, (1, 3, 3)))
 
 

@@ -53,7 +53,7 @@ def chain(threads: int) -> bytes:
     native.attach(network)
     rows = make_table("ddpm", Schedule.linear(10), steps=3).float32()
     ids = np.arange(2, dtype=np.uint64)
-    native.begin(rows, clip="dynamic", clip_ratio=0.995, seeds=ids, images=ids, initial=SMALL)
+    native.begin(_native.StepTable(rows, clip="dynamic", clip_ratio=0.995), seeds=ids, images=ids, initial=SMALL)
     native.advance(1)
     native.advance(2)
     return bits(native.x)

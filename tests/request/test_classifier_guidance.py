@@ -18,7 +18,7 @@ from pysdk.errors import ExportError, OptionError
 from pysdk.export.classifier.adding import add_classifier
 from pysdk.export.classifier.gradient import export_gradient, log_probability_gradient
 from pysdk.noise import normal
-from pysdk.request.request import make_request, resolve_table
+from pysdk.request.request import make_request
 from pysdk.training.checkpoint import load_model
 
 pytestmark = pytest.mark.slow
@@ -108,9 +108,8 @@ BOTH: dict[str, Any] = {
 
 
 def test_both_kinds_together_have_the_bits_of_the_numpy_twin(guided: Sampler) -> None:
-    manifest, arguments = guided.plan.manifest, {k: v for k, v in BOTH.items() if k not in ("steps", "output")}
-    table = resolve_table(manifest, guided.schedule, "ddpm", 8, {"variance": "learned"})
-    request = make_request(manifest, guided.schedule, table, n=5, **arguments)
+    arguments = {name: value for name, value in BOTH.items() if name != "output"}
+    request = make_request(guided.plan.manifest, guided.schedule, 5, solver="ddpm", variance="learned", **arguments)
     np.testing.assert_array_equal(guided.sample(5, solver="ddpm", variance="learned", **BOTH), twin(guided, request))
 
 

@@ -136,7 +136,7 @@ def test_a_stop_of_another_thread_leaves_a_chain_which_goes_on_with_the_same_bit
     rows = np.zeros((2, len(_native.STEP_COLUMNS)), np.float32)
     rows[:, _native.STEP_COLUMNS.index("a")] = 1
     one = {"seeds": np.zeros(1, np.uint64), "images": np.zeros(1, np.uint64)}
-    chain.begin(rows, **one)
+    chain.begin(_native.StepTable(rows), **one)
     before = chain.x.copy()
     timer = threading.Timer(0.3, stop.ask)
     timer.start()

@@ -71,9 +71,7 @@ def native_samples(table, schedule, prediction_type="epsilon", seed=7):
 
     chain.attach(network)
     chain.begin(
-        table.float32(),
-        learned_variance=table.learned_variance,
-        init_scale=table.init_scale,
+        table.native,
         seeds=np.full(COUNT, seed, dtype=np.uint64),
         images=np.arange(COUNT, dtype=np.uint64),
     )

@@ -104,7 +104,7 @@ def test_what_is_no_image(conditional: Sampler, error: Any, given: Any, message:
     [
         ({"initial": np.zeros((5, 1, 8, 8), np.float32)}, "has no option 'initial'"),
         ({"eta": 2.0, "solver": "ddim"}, "eta is 2.0"),
-        ({"solver": StepTable.from_columns(t=[1.0], b=1.0)}, "solver is a StepTable, of which no part can be taken"),
+        ({"solver": StepTable.from_columns(t=[1.0], b=1.0)}, "solver is a StepTable, which cannot start midway"),
         ({"solver": "ddim", "prev_timestep": "stride"}, "prev_timestep counts strides in a full list of timesteps"),
         ({"solver": "euler", "sigmas": "karras"}, "sigmas spreads levels over a whole chain"),
         ({"solver": "magic"}, "solver is 'magic'"),

@@ -82,15 +82,8 @@ class Run:
         x, t = torch.from_numpy(chain.network_input), torch.from_numpy(chain.network_time)
         labels, out = torch.from_numpy(chain.network_labels), torch.from_numpy(chain.network_output)
         chain.attach(lambda: out.copy_(self.network(x.to(self.dtype), t, labels)))
-        clip = self.table.clip
         chain.begin(
-            self.table.float32(),
-            clip=clip.kind,
-            clip_limit=clip.limit,
-            clip_ratio=clip.ratio,
-            clip_max=clip.max_threshold,
-            learned_variance=self.table.learned_variance,
-            init_scale=self.table.init_scale,
+            self.table.native,
             seeds=np.full(BATCH, SEED, dtype=np.uint64),
             images=IMAGES,
             labels=LABELS,

@@ -87,7 +87,8 @@ def test_its_noise_is_that_of_the_reference(unpacked: Path) -> None:
         unpacked,
         "images, seeds = np.arange(3, dtype=np.uint64), np.full(3, 7, np.uint64)\n"
         "chain = _native.Chain(batch=3, shape=(1, 5, 3))\n"
-        "chain.begin(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32), seeds=seeds, images=images)\n"
+        "table = _native.StepTable(np.zeros((1, len(_native.STEP_COLUMNS)), np.float32))\n"
+        "chain.begin(table, seeds=seeds, images=images)\n"
         "assert np.array_equal(chain.x, noise.normal(7, images, 0, (1, 5, 3)))\n"
         "assert 'torch' not in sys.modules\n",
     )

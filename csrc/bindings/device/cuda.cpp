@@ -38,14 +38,13 @@ class BoundCudaChain {
   const ChainShape& shape() const { return chain_.shape(); }
   cuda::CudaChain& chain() { return chain_; }
 
-  void attach(const Enqueue& denoiser, const OptionalEnqueue& conditional,
-              const OptionalEnqueue& classifier) {
+  void attach(const Enqueue& denoiser, const OptionalEnqueue& conditional) {
     std::vector<std::shared_ptr<PythonDeviceDenoiser>> next;
     const auto wrap = [&](const OptionalEnqueue& callable) -> std::shared_ptr<DeviceDenoiser> {
       if (!callable) return nullptr;
       return next.emplace_back(std::make_shared<PythonDeviceDenoiser>(chain_.device(), *callable));
     };
-    chain_.attach({wrap(denoiser), wrap(conditional), wrap(classifier)});
+    chain_.attach({wrap(denoiser), wrap(conditional)});
     networks_ = std::move(next);
   }
 
@@ -54,10 +53,10 @@ class BoundCudaChain {
     slots_ = slots;
   }
 
-  void begin(Program program, std::shared_ptr<PythonNoise> noise) {
+  void begin(Request request, std::shared_ptr<PythonNoise> noise) {
     {
       const py::gil_scoped_release release;
-      chain_.begin(std::move(program), way_, every_, slots_);
+      chain_.begin(std::move(request), way_, every_, slots_);
     }
     noise_ = std::move(noise);
   }
@@ -105,11 +104,6 @@ class BoundCudaChain {
   DeviceArray network_labels() const { return {chain_.labels(), {network_batch()}, kInt64}; }
   DeviceArray network_output() const {
     return {chain_.output(), network_shape(shape().out_channels), kFloat32};
-  }
-  DeviceArray classifier_gradient() const {
-    if (!chain_.gradient())
-      throw py::value_error("the chain has no classifier; make it with classifier=True");
-    return {chain_.gradient(), state_shape(), kFloat32};
   }
   DeviceArray x() const { return {chain_.x(), state_shape(), kFloat32}; }
   DeviceArray denoised() const { return {chain_.d1(), state_shape(), kFloat32}; }
@@ -175,78 +169,82 @@ void register_cuda(py::module_& module) {
   const auto forever = std::numeric_limits<double>::infinity();
   py::class_<BoundCudaChain> type(
       module, "CudaChain", py::custom_type_setup(collect_garbage<BoundCudaChain>), py::is_final(),
-      "The reverse chain on a device; see `Chain`, whose arithmetic and bits it has.\n\n"
-      "Networks get the handle of the CUDA stream to enqueue themselves in. A chain belongs to one thread "
-      "at\n"
-      "a time; a call while another is running raises RuntimeError.");
+      R"doc(The reverse chain on a device; see `Chain`, whose arithmetic and bits it has.
+
+Networks get the handle of the CUDA stream to enqueue themselves in. A chain belongs to one thread at
+a time; a call while another is running raises RuntimeError.)doc");
   type.def(py::init([](std::shared_ptr<cuda::Device> device, std::int64_t batch,
                        const std::vector<std::int64_t>& shape, std::optional<std::int64_t> out_channels,
-                       bool guided, bool classifier, const std::string& path) {
+                       bool guided, const std::string& path) {
              return std::make_unique<BoundCudaChain>(
-                 std::move(device), make_shape(batch, shape, out_channels, guided, classifier, 1), path);
+                 std::move(device), make_shape(batch, shape, out_channels, guided, false, 1), path);
            }),
-           py::arg("device"), py::kw_only(), py::arg("batch") = 16, py::arg("shape"),
-           py::arg("out_channels") = py::none(), py::arg("guided") = false, py::arg("classifier") = false,
-           py::arg("path") = "auto",
-           "Allocate a chain.\n\n"
-           "Args:\n"
-           "    device: from `cuda_device`, or a `SimulatedDevice`.\n"
-           "    batch, shape, out_channels, guided, classifier: as for `Chain`.\n"
-           "    path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; "
-           "'auto' takes\n"
-           "        the first of these that the driver and the networks allow, any other is taken or an "
-           "error.\n\n"
-           "Raises:\n"
-           "    ValueError: a size is out of range, or there is no such path.\n"
-           "    MemoryError: the device has no room for the buffers.\n"
-           "    CudaError: the device failed.")
-      .def("attach", &BoundCudaChain::attach, py::arg("denoiser"), py::kw_only(),
-           py::arg("conditional") = py::none(), py::arg("classifier") = py::none(),
-           "Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they "
-           "enqueue\n"
-           "one run; the chain's device is the current one meanwhile. While the stream is captured they may "
-           "do\n"
-           "nothing else. A result of False is a failure.\n\n"
-           "Raises:\n"
-           "    ValueError: the chain is not guided, or was made without a classifier.\n"
-           "    RuntimeError: the chain is running.")
-      .def("keep_snapshots", &BoundCudaChain::keep_snapshots, py::arg("every"), py::arg("slots"),
-           "From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` "
-           "of\n"
-           "them; 0 and 0 for none.")
+           py::arg("device"), py::kw_only(), py::arg("batch"), py::arg("shape"),
+           py::arg("out_channels") = py::none(), py::arg("guided") = false, py::arg("path") = "auto",
+           R"doc(Allocate a chain.
+
+Args:
+    device: from `cuda_device`, or a `SimulatedDevice`.
+    batch, shape, out_channels, guided: as for `Chain`.
+    path: 'while' for one launch per chain, 'step' for one per row, 'plain' for plain calls; 'auto' takes
+        the first of these that the driver and the networks allow, any other is taken or an error.
+
+Raises:
+    ValueError: a size is out of range, or there is no such path.
+    MemoryError: the device has no room for the buffers.
+    CudaError: the device failed.)doc")
+      .def(
+          "attach", &BoundCudaChain::attach, py::arg("denoiser"), py::kw_only(),
+          py::arg("conditional") = py::none(),
+          R"doc(Set the networks, as for `Chain`: callables with the handle of a CUDA stream, in which they enqueue
+one run; the chain's device is the current one meanwhile. While the stream is captured they may do
+nothing else. A result of False is a failure.
+
+Raises:
+    ValueError: the chain is not guided.
+    RuntimeError: the chain is running.)doc")
+      .def(
+          "keep_snapshots", &BoundCudaChain::keep_snapshots, py::arg("every"), py::arg("slots"),
+          R"doc(From the next begin on, keep x and D after every `every` rows and the last, the newest `slots` of
+them; 0 and 0 for none.)doc")
       .def("launch", &BoundCudaChain::launch, py::call_guard<FloatState>(), py::arg("count"),
            py::arg("stop") = py::none(),
-           "Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.\n\n"
-           "Raises:\n"
-           "    RuntimeError: no denoiser, no rows, or the chain is running already.\n"
-           "    CaptureError: the path asked for cannot be taken.\n"
-           "    CudaError: the device failed; no row is passed over in silence.")
-      .def("wait", &BoundCudaChain::wait, py::call_guard<FloatState>(), py::arg("row"),
-           py::arg("seconds") = forever, py::arg("stop") = py::none(),
-           "Wait until `row` rows are done, all that were launched, or the time is over; return the rows "
-           "done.\n\n"
-           "KeyboardInterrupt, or another exception of a signal, and `stop`, which raises StoppedError,\n"
-           "stop the chain within 16 rows.")
+           R"doc(Enqueue up to `count` rows. On the path 'while' this is one launch and returns at once.
+
+Raises:
+    RuntimeError: no denoiser, no rows, or the chain is running already.
+    CaptureError: the path asked for cannot be taken.
+    CudaError: the device failed; no row is passed over in silence.)doc")
+      .def(
+          "wait", &BoundCudaChain::wait, py::call_guard<FloatState>(), py::arg("row"),
+          py::arg("seconds") = forever, py::arg("stop") = py::none(),
+          R"doc(Wait until `row` rows are done, all that were launched, or the time is over; return the rows done.
+
+KeyboardInterrupt, or another exception of a signal, and `stop`, which raises StoppedError,
+stop the chain within 16 rows.)doc")
       .def("advance", &BoundCudaChain::advance, py::call_guard<FloatState>(), py::arg("count"),
            py::arg("stop") = py::none(),
            "Launch up to `count` rows, wait for them, and return the number of rows done so far.")
-      .def("snapshot", &BoundCudaChain::snapshot, py::arg("row"), py::kw_only(), py::arg("denoised") = false,
-           "Return x, or D, after `row` rows: float32 (batch, C, H, W), on the host. The chain may be "
-           "running.\n\n"
-           "Raises:\n"
-           "    ValueError: there is no such snapshot, or a newer one took its place.")
+      .def(
+          "snapshot", &BoundCudaChain::snapshot, py::arg("row"), py::kw_only(), py::arg("denoised") = false,
+          R"doc(Return x, or D, after `row` rows: float32 (batch, C, H, W), on the host. The chain may be running.
+
+Raises:
+    ValueError: there is no such snapshot, or a newer one took its place.)doc")
       .def("copy_x", &BoundCudaChain::copy_x, py::call_guard<FloatState>(), py::arg("to"), py::kw_only(),
            py::arg("first") = 0, py::arg("images"),
            "Copy the first `images` of x to images `first`, ... of a float32 array on the same device.")
       .def("bytes", &BoundCudaChain::bytes, py::call_guard<FloatState>(), py::arg("to"), py::kw_only(),
            py::arg("first") = 0, py::arg("images"), py::arg("value_range") = std::pair(-1.0, 1.0),
-           "Convert the first `images` of x to bytes, as `pysdk.images.to_uint8`, on the device.\n\n"
-           "Args:\n"
-           "    to: uint8 (N, H, W, C), filled from image `first` on; None only looks for broken images.\n"
-           "    images: how many.\n"
-           "    value_range: (low, high), what becomes 0 and 255.\n\n"
-           "Returns:\n"
-           "    The first image that holds NaN or infinity, or None.")
+           R"doc(Convert the first `images` of x to bytes, as `pysdk.images.to_uint8`, on the device.
+
+Args:
+    to: uint8 (N, H, W, C), filled from image `first` on; None only looks for broken images.
+    images: how many.
+    value_range: (low, high), what becomes 0 and 255.
+
+Returns:
+    The first image that holds NaN or infinity, or None.)doc")
       .def_property_readonly("path", &BoundCudaChain::path,
                              "Path of the last launch: 'while', 'step' or 'plain'.")
       .def_property_readonly(
@@ -271,9 +269,6 @@ void register_cuda(py::module_& module) {
       .def_property_readonly("network_labels", &BoundCudaChain::network_labels, "int64 (NB,).")
       .def_property_readonly("network_output", &BoundCudaChain::network_output,
                              "float32 (NB, out_channels, H, W), to be filled by the denoiser.")
-      .def_property_readonly(
-          "classifier_gradient", &BoundCudaChain::classifier_gradient,
-          "float32 (batch, C, H, W), to be filled by the classifier. ValueError without one.")
       .def_property_readonly("x", &BoundCudaChain::x, "float32 (batch, C, H, W), the current sample.")
       .def_property_readonly("denoised", &BoundCudaChain::denoised,
                              "float32 (batch, C, H, W), D of the last row.");

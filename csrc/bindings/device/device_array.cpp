@@ -120,8 +120,9 @@ py::capsule DeviceArray::dlpack(const std::optional<std::pair<int, int>>& max_ve
 void register_device_array(py::module_& module) {
   py::class_<DeviceArray>(
       module, "DeviceArray", py::is_final(),
-      "An array in device memory, C-contiguous; `torch.from_dlpack` and others see it without a copy.\n\n"
-      "It shares its memory with whoever made it and keeps it alive.")
+      R"doc(An array in device memory, C-contiguous; `torch.from_dlpack` and others see it without a copy.
+
+It shares its memory with whoever made it and keeps it alive.)doc")
       .def_property_readonly(
           "shape", [](const DeviceArray& self) { return Sizes(py::tuple(py::cast(self.shape()))); }, "Sizes.")
       .def_property_readonly("dtype", &DeviceArray::dtype, "Name of the numpy dtype.")

@@ -52,10 +52,11 @@ void register_devices(py::module_& module) {
             return DeviceArray::empty(self, std::move(shape), dtype);
           },
           py::arg("shape"), py::arg("dtype"),
-          "Return a new array of zeros, 'float32' or 'uint8'.\n\n"
-          "Raises:\n"
-          "    ValueError: another dtype, or a size is out of range.\n"
-          "    MemoryError: the device has no room for it.");
+          R"doc(Return a new array of zeros, 'float32' or 'uint8'.
+
+Raises:
+    ValueError: another dtype, or a size is out of range.
+    MemoryError: the device has no room for it.)doc");
 
   module.def(
       "cuda_status",
@@ -67,9 +68,10 @@ void register_devices(py::module_& module) {
       "what "
       "there is.");
   module.def("cuda_device", &cuda::open_device, py::arg("index"),
-             "Return a device by its number.\n\n"
-             "Raises:\n"
-             "    CudaError: there is none, or this build has no code for it.");
+             R"doc(Return a device by its number.
+
+Raises:
+    CudaError: there is none, or this build has no code for it.)doc");
 }
 
 }  // namespace pysdk

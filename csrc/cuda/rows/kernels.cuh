@@ -61,9 +61,6 @@ __global__ void prepare_kernel(const Task* task, const Place* place, Branches br
   const std::uint32_t used = branches.used;
   if (used & Branches::kFull) cudaGraphSetConditional(branches.full, (calls & Branches::kFull) != 0);
   if (used & Branches::kHalf) cudaGraphSetConditional(branches.half, (calls & Branches::kHalf) != 0);
-  if (used & Branches::kClassifier) {
-    cudaGraphSetConditional(branches.classifier, (calls & Branches::kClassifier) != 0);
-  }
 }
 
 __global__ void advance_kernel(const Task* task, Place* place, Mailbox* mailbox) {

@@ -55,14 +55,6 @@ PYSDK_INLINE Quad estimate_group(const Task& task, const Row& row, const Group& 
       sum.add(row.q, blended);
     }
   }
-  if (row.grad != 0.0f) {
-    const float scale = task.classifier_scale[group.image];
-    if (scale != 0.0f) {  // 0 is the chain without a classifier
-      Quad gradient = load(task.gradient + group.image * task.image + group.first, group);
-      for (int i = 0; i < 4; ++i) gradient.v[i] = f32::mul(scale, gradient.v[i]);
-      sum.add(row.grad, gradient);
-    }
-  }
   return sum.total;
 }
 

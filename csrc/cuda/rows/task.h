@@ -1,5 +1,5 @@
 // What the kernels of the device chain read. It lies in device memory and kernels get its address alone, so a
-// captured graph does not depend on the program, its tensors' places or the number of its rows.
+// captured graph does not depend on the request, its tensors' places or the number of its rows.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +25,11 @@ struct Task {
   bool learned_variance;
   bool whole_groups;  // every group is full, so that tensors are read and written 16 bytes at a time
 
-  // Tensors, null where the program has no use for them; shapes as in ChainBuffers and Program.
+  // Tensors, null where the request has no use for them; shapes as in ChainBuffers and Request.
   const Row* rows;
   const std::uint64_t* seeds;
   const std::uint64_t* images;
   const float* guidance;
-  const float* classifier_scale;
   const float* initial;
   const float* known;
   const std::uint8_t* keep;
@@ -39,7 +38,6 @@ struct Task {
   float* input;
   float* time;
   float* output_tensor;
-  float* gradient;
   float* x;
   float* d1;
   float* d2;

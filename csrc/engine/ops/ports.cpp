@@ -5,7 +5,7 @@
 #include <string>
 
 #include "engine/op.h"
-#include "engine/sine.h"
+#include "engine/ops/sine.h"
 
 namespace pysdk::engine {
 

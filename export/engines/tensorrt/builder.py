@@ -28,7 +28,7 @@ class Built:
         info: what the plan says of it.
         files: the members it adds to the plan.
         io: its inputs and outputs.
-        layers: how many layers of each type; of the engine where there is a device, else of the network it was made of.
+        layers: how many layers of each type; the engine's where there is a device, else those of its network.
         inspected: whether `layers` are those of the engine.
         error: what its precision costs; None for float32.
     """
@@ -72,7 +72,7 @@ def build_tensorrt(
         onnx: its float32 ONNX file.
         batch_size: images of one call.
         options: precision, profile, ...
-        check_seconds: at most about so long is a lower precision compared with float32.
+        check_seconds: about how long, at most, a lower precision is compared with float32.
         track: wraps the timesteps while they are compared.
         echo: gets what the builder logs, as (severity, message).
         library: the TensorRT to use, loaded; by default the one of the options.

@@ -1,4 +1,4 @@
-"""What edit, inpaint and interpolate share: their options, and picture files as arrays."""
+"""Shared by edit, inpaint and interpolate: options, and picture files as arrays."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _DRAWING = (
 
 
 def drawing_options(command: _Command) -> _Command:
-    """The argument and options that all three have."""
+    """Adds the argument and options that all three have."""
     for option in reversed(_DRAWING):
         command = option(command)
     return command
 
 
 def sampler_arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `Sampler`'s methods; what was not given is left out."""
+    """Arguments for `Sampler`'s methods, without those that were not given."""
     per_image = ("labels", "guidance_scale", "guidance_interval", "classifier_scale")
     given = {
         "seed": settings["seed"],
@@ -78,7 +78,7 @@ def draw(settings: dict[str, Any], paths: tuple[Path, ...], task: Callable[[Samp
     with Sampler(settings["plan"], **machine) as sampler:
         channels, *_ = sampler.plan.manifest.model.shape
         if channels not in (1, 3):
-            raise OptionError(f"pictures have 1 or 3 channels and this model {channels}; use Sampler with arrays")
+            raise OptionError(f"pictures have 1 or 3 channels, this model has {channels}; use Sampler with arrays")
         pictures = [read_picture(path, OptionError, mode="L" if channels == 1 else "RGB") for path in paths]
         task(sampler, pictures).save(out)
     click.echo(f"wrote {out}")

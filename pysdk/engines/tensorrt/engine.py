@@ -29,8 +29,8 @@ MEMBER = "tensorrt.engine"
 """Its file in a plan."""
 
 
-def unusable(info: EngineInfo, number: int = 0) -> str | None:
-    """Why device `number` of this machine cannot run such an engine, or None if it can.
+def unusable(info: EngineInfo, device: int = 0) -> str | None:
+    """Why device `device` of this machine cannot run such an engine, or None if it can.
 
     Loads nothing but the NVIDIA driver.
     """
@@ -38,15 +38,13 @@ def unusable(info: EngineInfo, number: int = 0) -> str | None:
     if name not in TITLES:
         return f"it does not say which TensorRT it needs; {_rebuild(info)}"
     try:
-        device = cuda_driver.device(number)
+        gpu = cuda_driver.device(device)
     except EngineError as error:
         return str(error)
-    title, capability = TITLES[name], device.compute_capability
+    title, capability = TITLES[name], gpu.compute_capability
     capabilities = info.requires.get("compute_capability", "").split()
     if capabilities and capability not in capabilities:
-        reason = (
-            f"it was built for compute capability {', '.join(capabilities)}, the {device.name} of this machine has "
-        )
+        reason = f"it was built for compute capability {', '.join(capabilities)}, the {gpu.name} of this machine has "
         other = ""
         if name == "tensorrt_rtx" and capability not in RTX_CAPABILITIES:
             other = f"TensorRT-RTX does not build for that, so `{libraries.install_command('tensorrt')}`, then "
@@ -189,27 +187,27 @@ class TensorrtNetwork:
         return context, scratch
 
 
-def load(model: ModelInfo, info: EngineInfo, engine: memoryview, number: int, *network: memoryview) -> TensorrtNetwork:
-    """The engine on the current device, `number`; `network` is network.onnx for one without weights.
+def load(model: ModelInfo, info: EngineInfo, engine: memoryview, device: int, *network: memoryview) -> TensorrtNetwork:
+    """The engine on the current device, number `device`; `network` is network.onnx for one without weights.
 
     Raises:
         MissingDependencyError: the library is not installed.
         EngineError: the device cannot run it, or it is not the network the manifest describes.
     """
-    reason = unusable(info, number)
+    reason = unusable(info, device)
     if reason is not None:
         raise EngineError(f"the TensorRT engine cannot be used: {reason}")
     library, log = libraries.find(info.requires["library"]), Log()
     loaded = library.deserialize(engine, log)
     if network:
         library.refit(loaded, network[0])
-    device = open_device(number)
+    opened = open_device(device)
     tensors = check_io(library.io_tensors(loaded), model, info.names)
     kernels = None
     if library.compiles_when_loaded:
-        gpu = cuda_driver.device(number)
+        gpu = cuda_driver.device(device)
         kernels = kernel_cache(engine, library.name, library.version, gpu.name, gpu.compute_capability)
-    return TensorrtNetwork(library, loaded, tensors, log, lambda size: device.empty((size,), "uint8"), kernels)
+    return TensorrtNetwork(library, loaded, tensors, log, lambda size: opened.empty((size,), "uint8"), kernels)
 
 
 def check_io(io: Sequence[IoTensor], model: ModelInfo, names: Mapping[str, str] | None = None) -> dict[str, IoTensor]:

@@ -37,18 +37,18 @@ void require_nothing_left();
 
 // What a chain is made of: a random one with these features.
 struct Features {
-  bool guided = false, half = false, classifier = false, learned = false, known = false, foreign = false;
+  bool guided = false, half = false, learned = false, known = false, foreign = false;
   bool initial = false, skips = false, keeps_y = false, keeps_d2 = false;
   pysdk::ClipKind clip = pysdk::ClipKind::kNone;
   std::int64_t batch = 3, channels = 1, height = 5, width = 3, rows = 5;
   std::int32_t every = 0, slots = 0;
 };
-constexpr unsigned kFeatureBits = 14;
+constexpr unsigned kFeatureBits = 13;
 Features features_of(unsigned bits, unsigned seed);
 Features everything();
 
 pysdk::ChainShape shape_of(const Features& features);
-pysdk::Program program_of(const Features& features, unsigned seed);
+pysdk::Request request_of(const Features& features, unsigned seed);
 
 // A chain with networks that compute the same on the strict runtime and on the simulated device.
 struct Made {

@@ -1,4 +1,4 @@
-// Random programs, networks that are kernels of the test's own, and what comes out of a chain.
+// Random requests, networks that are kernels of the test's own, and what comes out of a chain.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -107,12 +107,12 @@ Features features_of(unsigned bits, unsigned seed) {
   Random random(seed);
   const auto bit = [bits](unsigned i) { return (bits >> i & 1u) != 0; };
   Features f;
-  f.guided = bit(0), f.half = bit(0) && bit(1), f.classifier = bit(2), f.learned = bit(3), f.known = bit(4);
-  f.foreign = bit(5), f.initial = bit(6), f.skips = bit(7), f.keeps_y = bit(8), f.keeps_d2 = bit(9);
-  f.clip = bit(10) ? ClipKind::kDynamic : bit(11) ? ClipKind::kClamp : ClipKind::kNone;
-  f.every = bit(12) ? 2 : 0, f.slots = bit(12) ? 8 : 0;
+  f.guided = bit(0), f.half = bit(0) && bit(1), f.learned = bit(2), f.known = bit(3);
+  f.foreign = bit(4), f.initial = bit(5), f.skips = bit(6), f.keeps_y = bit(7), f.keeps_d2 = bit(8);
+  f.clip = bit(9) ? ClipKind::kDynamic : bit(10) ? ClipKind::kClamp : ClipKind::kNone;
+  f.every = bit(11) ? 2 : 0, f.slots = bit(11) ? 8 : 0;
   f.batch = 1 + random.word() % 4, f.channels = 1 + random.word() % 3;
-  f.height = 1 + random.word() % 11, f.width = bit(13) ? 4 : 1 + random.word() % 11;
+  f.height = 1 + random.word() % 11, f.width = bit(12) ? 4 : 1 + random.word() % 11;
   f.rows = 1 + random.word() % 7;
   return f;
 }
@@ -121,15 +121,15 @@ ChainShape shape_of(const Features& f) {
   ChainShape shape;
   shape.batch = f.batch, shape.channels = f.channels, shape.height = f.height, shape.width = f.width;
   shape.out_channels = f.learned ? 2 * f.channels : f.channels;
-  shape.guided = f.guided, shape.classifier = f.classifier;
+  shape.guided = f.guided;
   return shape;
 }
 
-Program program_of(const Features& f, unsigned seed) {
+Request request_of(const Features& f, unsigned seed) {
   Random random(seed);
   const auto number = [&] { return random.between(-1.0f, 1.0f); };
   const std::size_t elements = shape_of(f).elements(), batch = static_cast<std::size_t>(f.batch);
-  Program p;
+  StepTable table;
   for (std::int64_t i = 0; i < f.rows; ++i) {
     Row row{};
     row.t = 100.0f * random.between(0.0f, 10.0f), row.c_in = number(), row.a = number(), row.c1 = number();
@@ -137,39 +137,40 @@ Program program_of(const Features& f, unsigned seed) {
     if (row.skip == 0.0f) {
       row.p = number(), row.q = number(), row.b = number(), row.h = number();
       row.unguided = f.skips && random.chance(0.4f) ? 1.0f : 0.0f;
-      if (f.classifier && random.chance(0.7f)) row.grad = number();
     }
     if (f.keeps_d2) row.c2 = number();
     if (f.keeps_y) row.g = number(), row.save = random.chance(0.5f) ? 1.0f : 0.0f;
     row.s = f.learned ? (random.chance(0.8f) ? 1.0f : 0.0f) : number();
     row.log_beta = random.between(-3.0f, -1.0f), row.log_beta_tilde = random.between(-5.0f, -3.0f);
     if (f.known) row.known = number(), row.known_noise = number();
-    p.rows.push_back(row);
+    table.rows.push_back(row);
   }
-  p.clip = f.clip, p.clip_ratio = 0.9, p.learned_variance = f.learned, p.init_scale = 1.5f;
+  table.clip = f.clip, table.clip_ratio = 0.9, table.learned_variance = f.learned, table.init_scale = 1.5f;
+  Request request;
+  request.table = checked_table(std::move(table));
   for (std::size_t i = 0; i < batch; ++i) {
-    p.seeds.push_back(random.word()), p.images.push_back(random.word());
+    request.seeds.push_back(random.word()), request.images.push_back(random.word());
     if (f.guided)
-      p.labels.push_back(random.word() % 10), p.guidance.push_back(i == 0 ? 1.0f : 2.0f * number());
-    if (f.classifier) p.classifier_scale.push_back(i == 1 ? 0.0f : number());
+      request.labels.push_back(random.word() % 10),
+          request.guidance.push_back(i == 0 ? 1.0f : 2.0f * number());
   }
   const auto tensor = [&] {
     std::vector<float> values(elements);
     std::generate(values.begin(), values.end(), number);
     return values;
   };
-  if (f.initial) p.initial = tensor();
+  if (f.initial) request.initial = tensor();
   if (f.known) {
-    p.known = tensor();
-    for (std::size_t i = 0; i < elements; ++i) p.keep.push_back(random.chance(0.5f) ? 3 : 0);
+    request.known = tensor();
+    for (std::size_t i = 0; i < elements; ++i) request.keep.push_back(random.chance(0.5f) ? 3 : 0);
   }
   if (f.foreign) {
-    p.noise = [elements](std::int64_t draw, float* out) {
+    request.noise = [elements](std::int64_t draw, float* out) {
       Random of_draw(static_cast<unsigned>(draw));
       std::generate_n(out, elements, [&] { return of_draw.between(-1.0f, 1.0f); });
     };
   }
-  return p;
+  return request;
 }
 
 Made make_chain(const std::shared_ptr<Device>& device, const Features& f) {
@@ -188,13 +189,12 @@ Made make_chain(const std::shared_ptr<Device>& device, const Features& f) {
   DeviceNetworks networks;
   networks.denoiser = network(shape.network_batch(), chain.output()->as<float>(), shape.output(), 0.8f);
   if (f.half) networks.conditional = network(batch, chain.output()->as<float>(), shape.output(), 0.6f);
-  if (f.classifier) networks.classifier = network(batch, chain.gradient()->as<float>(), shape.image(), -0.3f);
   made.chain->attach(std::move(networks));
   return made;
 }
 
 void begin(Made& made, Path path, unsigned seed, bool forced) {
-  made.chain->begin(program_of(made.features, seed), {path, forced}, made.features.every,
+  made.chain->begin(request_of(made.features, seed), {path, forced}, made.features.every,
                     made.features.slots);
 }
 

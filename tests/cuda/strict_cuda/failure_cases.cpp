@@ -173,8 +173,8 @@ class Unruly : public pysdk::DeviceDenoiser {
 
 std::string why_with(const std::shared_ptr<Device>& device, std::function<void(Stream)> captured) {
   CudaChain chain(device, shape_of({}));
-  chain.attach({std::make_shared<Unruly>(std::move(captured)), nullptr, nullptr});
-  chain.begin(program_of({}, 1), {}, 0, 0);
+  chain.attach({std::make_shared<Unruly>(std::move(captured)), nullptr});
+  chain.begin(request_of({}, 1), {}, 0, 0);
   require(chain.advance(99, nothing) == 5, "rows were left out");
   return chain.why();
 }

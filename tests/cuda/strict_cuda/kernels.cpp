@@ -54,9 +54,9 @@ void check(const Task& task, int device) {
   const std::size_t all = task.batch * task.image, network = (task.guided ? 2 : 1) * std::size_t{task.batch};
   one(task.rows, static_cast<std::size_t>(task.length));
   for (const auto* words : {task.seeds, task.images}) one(words, task.batch);
-  for (const float* scale : {task.guidance, task.classifier_scale}) one(scale, task.batch);
+  one(task.guidance, task.batch);
   for (const float* tensor : {task.initial, task.known, task.noise, task.known_noise}) one(tensor, all);
-  for (const float* tensor : {task.gradient, task.x, task.d1, task.d2, task.y, task.raw}) one(tensor, all);
+  for (const float* tensor : {task.x, task.d1, task.d2, task.y, task.raw}) one(tensor, all);
   one(task.keep, all);
   one(task.input, network * task.image);
   one(task.output_tensor, network * task.output);

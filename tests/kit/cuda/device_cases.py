@@ -16,24 +16,17 @@ Float = NDArray[np.float32]
 
 
 def begin(chain: _native.CudaChain, case: Case, **changes: Any) -> None:
-    clip = case.table.clip
     arguments = {
-        "clip": clip.kind,
-        "clip_limit": clip.limit,
-        "clip_ratio": clip.ratio,
-        "clip_max": clip.max_threshold,
-        "learned_variance": case.table.learned_variance,
-        "init_scale": case.table.init_scale,
+        "table": case.table.native,
         "seeds": case.seeds,
         "images": case.images,
         "labels": case.labels,
         "guidance": case.guidance,
-        "classifier_scale": case.classifier_scale,
         "initial": case.initial,
         "known": case.known,
         "keep": None if case.keep is None else case.keep.astype(np.uint8) * 3,
     }
-    chain.begin(case.table.float32(), **{**arguments, **changes})
+    chain.begin(**{**arguments, **changes})
 
 
 def make_chain(device: _native.Device, case: Case, path: str) -> _native.CudaChain:
@@ -43,7 +36,6 @@ def make_chain(device: _native.Device, case: Case, path: str) -> _native.CudaCha
         shape=case.shape,
         out_channels=case.outputs.shape[2],
         guided=case.guidance is not None,
-        classifier=case.gradients is not None,
         path=path,
     )
 
@@ -53,7 +45,7 @@ class Played:
     """A chain on a simulated device whose networks play the outputs of a case, and what they were called for.
 
     Attributes:
-        calls: "full 3" for the network at row 3, "half", "classifier"; those of warming up come first.
+        calls: "full 3" for the network at row 3, "half"; those of warming up come first.
         inputs: what the network was shown in each of them.
     """
 
@@ -69,8 +61,6 @@ class Played:
         for k in range(len(self.case.table)):
             if not column("skip")[k]:
                 names.append(f"half {k}" if self.half and column("unguided")[k] else f"full {k}")
-            if column("grad")[k]:
-                names.append(f"classifier {k}")
         return names
 
     def assert_equals_reference(self) -> None:
@@ -80,12 +70,7 @@ class Played:
         expected = self.expected_calls()
         first = len(self.calls) - len(expected)
         assert self.calls[first:] == expected
-        shown = [
-            (name, got)
-            for name, got in zip(self.calls[first:], self.inputs[first:], strict=True)
-            if not name.startswith("classifier")
-        ]
-        for (name, got), wanted in zip(shown, inputs, strict=True):
+        for name, got, wanted in zip(expected, self.inputs[first:], inputs, strict=True):
             count = self.case.batch if name.startswith("half") else len(wanted)
             assert_same_bits(got[:count], wanted[:count])
 
@@ -108,16 +93,9 @@ def play(device: _testing.SimulatedDevice, case: Case, path: str = "auto", *, ha
 
         return lambda stream: device.call(stream, name, work)
 
-    def classify() -> None:
-        assert case.gradients is not None
-        np.from_dlpack(chain.classifier_gradient)[:] = case.gradients[chain.position]
-        played.calls.append(f"classifier {chain.position}")
-        played.inputs.append(shown.copy())
-
     chain.attach(
         network("full", len(output)),
         conditional=network("half", case.batch) if half else None,
-        classifier=None if case.gradients is None else lambda stream: device.call(stream, "classifier", classify),
     )
     begin(chain, case)
     return played

@@ -40,11 +40,9 @@ def play_on_gpu(torch: Any, device: _native.Device, case: Case, path: str, *, ha
         return enqueue
 
     output = torch.from_dlpack(chain.network_output)
-    gradient = None if case.gradients is None else torch.from_dlpack(chain.classifier_gradient)
     chain.attach(
         player(case.outputs, output),
         conditional=player(case.outputs[:, : case.batch], output[: case.batch]) if half else None,
-        classifier=None if gradient is None else player(case.gradients, gradient),
     )
     begin(chain, case)
     return chain
@@ -78,8 +76,7 @@ def smooth_chain(
 
     def start(seed: int = 0) -> None:
         chain.begin(
-            table.float32(),
-            clip="clamp",
+            table.native,
             seeds=np.full(batch, seed, np.uint64),
             images=np.arange(batch, dtype=np.uint64),
         )

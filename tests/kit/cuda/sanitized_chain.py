@@ -49,8 +49,7 @@ def run(device: _native.Device, driver: ctypes.CDLL, shape: tuple[int, int, int]
     chain.attach(filling(driver, output, 0.25), conditional=filling(driver, output.head(3), 0.5))
     chain.keep_snapshots(7, 2)
     chain.begin(
-        rows,
-        clip="dynamic",
+        _native.StepTable(rows, clip="dynamic"),
         seeds=np.arange(3, dtype=np.uint64),
         images=np.arange(3, dtype=np.uint64),
         labels=np.zeros(3, np.int64),

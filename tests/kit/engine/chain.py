@@ -22,5 +22,5 @@ def chain_of(program: Program, threads: int = 1, rows: int = 5) -> tuple[_native
     )
     table = StepTable.from_columns(t=np.arange(rows, 0.0, -1), c_in=1.0, q=1.0, a=0.5, b=0.5, s=0.0)
     index = np.arange(program.batch, dtype=np.uint64)
-    chain.begin(rows=table.float32(), seeds=index, images=index, labels=index.astype(np.int64))
+    chain.begin(table.native, seeds=index, images=index, labels=index.astype(np.int64))
     return chain, network

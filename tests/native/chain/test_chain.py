@@ -51,7 +51,7 @@ def test_a_chain_and_its_denoiser_are_collected():
         def __call__(self) -> None:
             self.output[:] = self.chain.network_input
 
-    chain = _native.Chain(shape=SHAPE)
+    chain = _native.Chain(batch=BATCH, shape=SHAPE)
     denoise = Denoise(chain)
     alive = weakref.ref(denoise)
     chain.attach(denoise)
@@ -153,16 +153,17 @@ def table_with(column: int, value: float) -> np.ndarray:
         ),
         ({"rows": ROWS.tolist()}, TypeError, "rows is a list; a numpy array of float32"),
         ({"rows": ROWS[:, :-1]}, ValueError, r"rows has shape \(4, 18\); \(-1, 19\) is needed, where -1 is any size"),
-        ({"rows": ROWS[:0]}, ValueError, "rows is empty"),
-        ({"rows": table_with(4, np.nan)}, ValueError, "row 1, column a is nan; coefficients must be finite"),
+        ({"rows": ROWS[:0]}, ValueError, "the table has 0 rows; a chain has 1 to 16777216"),
+        ({"rows": table_with(4, np.nan)}, ValueError, "row 1, column a is nan; it must be finite as float32"),
         ({"rows": table_with(13, 0.5)}, ValueError, "row 1, column save is 0.5"),
         ({"clip": "soft"}, ValueError, "clip is 'soft'; use 'none', 'clamp' or 'dynamic'"),
         ({"clip_limit": 0.0}, ValueError, "clip_limit must be"),
         ({"clip_limit": float("nan")}, ValueError, "clip_limit must be"),
         ({"clip_ratio": 1.01}, ValueError, "clip_ratio must lie in"),
         ({"clip_max": 0.5}, ValueError, "clip_max must be at least 1"),
-        ({"init_scale": float("inf")}, ValueError, "init_scale is not a finite"),
+        ({"init_scale": float("inf")}, ValueError, "init_scale is not finite"),
         ({"learned_variance": True}, ValueError, "learned_variance needs out_channels=2; the chain was made with 1"),
+        ({"table": None}, TypeError, "incompatible .* arguments"),
         ({"seeds": INDEX.astype(np.int64)}, TypeError, "seeds has dtype int64"),
         ({"seeds": INDEX[:1]}, ValueError, r"seeds has shape \(1,\); \(2,\) is needed"),
         ({"images": np.arange(3, dtype=np.uint64)}, ValueError, r"images has shape \(3,\)"),

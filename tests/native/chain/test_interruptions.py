@@ -163,14 +163,14 @@ def denoise():
 chain.attach(denoise)
 rows = StepTable.from_columns(t=np.zeros(100_000), q=1.0, b=1.0).float32()
 index = np.arange(2, dtype=np.uint64)
-chain.begin(rows, seeds=index, images=index)
+chain.begin(_native.StepTable(rows), seeds=index, images=index)
 try:
     chain.advance(100_000)
 except KeyboardInterrupt:
     assert calls - chain.position in (0, 1), (calls, chain.position)
     done = chain.position
     assert chain.advance(2) == done + 2
-    chain.begin(rows[:2].copy(), seeds=index, images=index)
+    chain.begin(_native.StepTable(rows[:2].copy()), seeds=index, images=index)
     assert chain.advance(9) == 2
     print("interrupted", done, flush=True)
 """

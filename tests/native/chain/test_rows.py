@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pysdk import _native, noise
-from pysdk.diffusion.table import StepTable
+from pysdk.diffusion.table import Clip, StepTable
 
 BATCH, SHAPE = 2, (1, 3, 5)
 INDEX = np.arange(BATCH, dtype=np.uint64)
@@ -21,9 +21,10 @@ LABELS = np.array([4, 7])
 
 
 def begin(chain: _native.Chain, **options: Any) -> None:
-    columns = options.pop("columns")
-    rows = StepTable.from_columns(**columns).float32()
-    chain.begin(**{"rows": rows, "seeds": INDEX, "images": INDEX} | options)
+    shared = {name: options.pop(name) for name in list(options) if name in ("learned_variance", "init_scale")}
+    clip = Clip(options.pop("clip", "none"))
+    table = StepTable.from_columns(**options.pop("columns"), clip=clip, **shared)
+    chain.begin(table.native, **{"seeds": INDEX, "images": INDEX} | options)
 
 
 def normal(draw: int) -> np.ndarray:
@@ -151,17 +152,16 @@ def test_begin_errors(made: dict[str, Any], columns: dict[str, Any], options: di
 
 
 def test_raw_rows_are_checked_too():
-    chain = _native.Chain(batch=BATCH, shape=SHAPE)
     rows = StepTable.from_columns(t=[1.0], skip=1.0).float32()
     for column, value, message in [
-        (2, 1.0, "row 0, column p is 1.0+; it must be 0 where skip is 1"),
-        (14, 2.0, "column skip is 2.0+; it must be 0 or 1"),
+        (2, 1.0, "row 0, column p is 1; it must be 0 where skip is 1"),
+        (14, 2.0, "column skip is 2; it must be 0 or 1"),
         (15, 0.5, "column unguided is 0.5"),
     ]:
         bad = rows.copy()
         bad[0, column] = value
         with pytest.raises(ValueError, match=message):
-            chain.begin(bad, seeds=INDEX, images=INDEX)
+            _native.StepTable(bad)
 
 
 def test_attach_errors():
@@ -185,9 +185,9 @@ from pysdk import _native
 from pysdk.diffusion.table import StepTable
 chain = _native.Chain(batch=4, shape=(3, 64, 64), threads=3)
 chain.attach(lambda: None)
-rows = StepTable.from_columns(t=np.zeros(4), a=0.5, s=1.0).float32()
+table = StepTable.from_columns(t=np.zeros(4), a=0.5, s=1.0).native
 index = np.arange(4, dtype=np.uint64)
-chain.begin(rows, seeds=index, images=index)
+chain.begin(table, seeds=index, images=index)
 chain.advance(2)  # the pool has started
 child = os.fork()
 chain.advance(4)

@@ -40,12 +40,8 @@ def test_native_is_the_reference(name, process):
         chain.network_output[:] = network(chain.network_input, chain.network_time[0], None)
 
     chain.attach(call)
-    clip = table.clip
     chain.begin(
-        table.float32(),
-        clip=clip.kind,
-        clip_limit=clip.limit,
-        init_scale=table.init_scale,
+        table.native,
         seeds=seeds,
         images=images,
         initial=started,

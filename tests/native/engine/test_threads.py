@@ -220,7 +220,7 @@ def test_an_error_in_a_chain_comes_out_of_it():
     chain, network = chain_of(program)
     index = np.arange(program.batch, dtype=np.uint64)
     table = StepTable.from_columns(t=[1.0, 0.0], c_in=1.0, q=1.0, a=0.5, b=0.5, s=0.0)
-    rows: dict[str, Any] = {"rows": table.float32(), "seeds": index, "images": index}
+    rows: dict[str, Any] = {"table": table.native, "seeds": index, "images": index}
     chain.attach(network)
     chain.begin(**rows, labels=np.full(program.batch, 99))
     with pytest.raises(IndexError, match="label 99 of image 0"):

@@ -2,12 +2,20 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from kit.compiler.graphs import RNG
 
 from pysdk import Plan
 from pysdk.plan.manifest import ModelInfo
 
 Exported = tuple[bytes, ModelInfo]
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """A test draws the same numbers whatever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pysdk.diffusion.schedule import Schedule, make_schedule
 from pysdk.errors import CheckpointError, OptionError
 from pysdk.export.importers.diffusers.scheduler import DDIM, DDPM, STEPS, SchedulerConfig, read_scheduler
 from pysdk.plan.manifest import Manifest, ModelInfo
-from pysdk.request.request import resolve_table
+from pysdk.request.solver_table import resolve_table
 
 SHAPE = (2, 3, 4, 4)
 STEP_COUNTS = (1000, 50, 27)

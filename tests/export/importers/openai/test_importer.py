@@ -19,7 +19,7 @@ from pysdk.export.importers.openai.flags import parse_flags
 from pysdk.export.importers.openai.model import make_schedule
 from pysdk.noise import normal
 from pysdk.plan.manifest import Manifest
-from pysdk.request.request import resolve_table
+from pysdk.request.solver_table import resolve_table
 from pysdk.training.unet import UNet, UNetConfig
 
 CASES = ("improved", "improved_ddim", "guided", "guided_xstart")
@@ -105,13 +105,7 @@ def in_native_chain(network: Any) -> np.ndarray:
     labels = () if model.num_classes is None else (torch.from_numpy(chain.network_labels),)
     chain.attach(lambda: out.copy_(network.module(x, t, *labels)))
     chain.begin(
-        table.float32(),
-        clip=table.clip.kind,
-        clip_limit=table.clip.limit,
-        clip_ratio=table.clip.ratio,
-        clip_max=table.clip.max_threshold,
-        learned_variance=table.learned_variance,
-        init_scale=table.init_scale,
+        table.native,
         seeds=np.full(len(IMAGES), SEED, np.uint64),
         images=IMAGES,
         labels=LABELS if labels else None,
