@@ -169,9 +169,15 @@ class StepTable:
 
     def _make_native(self) -> _native.StepTable:
         """The same for the chain, which checks every coefficient."""
+        single = self.float32()
+        lost = np.argwhere(np.isinf(single) & np.isfinite(self.rows))  # its own message would say inf
+        if len(lost):
+            row, column = lost[0]
+            value, name = self.rows[row, column], STEP_COLUMNS[column]
+            raise ScheduleError(f"row {row}, column {name} is {value:g}; it must be finite as float32")
         try:
             return _native.StepTable(
-                self.float32(),
+                single,
                 clip=self.clip.kind,
                 clip_limit=self.clip.limit,
                 clip_ratio=self.clip.ratio,

@@ -84,7 +84,7 @@ def test_init_scale_may_be_any_real_number(kind: Any):
         ({"t": []}, ScheduleError, "no rows"),
         ({"t": [1.0], "a": np.nan}, ScheduleError, "row 0, column a is nan"),
         ({"t": [1.0, 2.0], "s": [0, np.inf]}, ScheduleError, "row 1, column s is inf"),
-        ({"t": [1.0], "b": 1e39}, ScheduleError, "row 0, column b is inf; it must be finite as float32"),
+        ({"t": [1.0], "b": 1e39}, ScheduleError, "row 0, column b is 1e.39; it must be finite as float32"),
         ({"t": [1.0], "save": 0.5}, ScheduleError, "save is 0.5; it must be 0 or 1"),
         ({"t": [1.0], "s": 0.5, "learned_variance": True}, ScheduleError, "s is 0.5; .* with learned variance"),
         ({"t": [1.0], "skip": 2}, ScheduleError, "skip is 2; it must be 0 or 1"),
