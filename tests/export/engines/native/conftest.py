@@ -21,7 +21,8 @@ def same_draws() -> None:
 @pytest.fixture(scope="session")
 def exported() -> Callable[[str], Exported]:
     """Name of a network -> its ONNX file and what a plan says of it."""
-    from kit.compiler.networks import NETWORKS, one_thread
+    from kit.compiler.networks import NETWORKS
+    from kit.tiny_networks import one_thread
 
     from pysdk.export.lowering.torch_to_onnx import export_onnx
 
