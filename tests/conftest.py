@@ -16,7 +16,7 @@ import pytest
 from kit.packages import missing
 from kit.places import MODEL
 from kit.sharing import make_once
-from kit.tiny_networks import save_random_unet
+from kit.tiny_networks import one_thread, save_random_unet
 
 from pysdk import Plan, Sampler
 from pysdk.plan.writer import write_plan
@@ -56,6 +56,8 @@ def ctrl_c_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def conditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one_thread()
+
     def make(folder: Path) -> None:
         save_random_unet(folder, num_classes=3, null_label=True, learn_variance=True)
 
@@ -64,6 +66,8 @@ def conditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unconditional_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one_thread()
+
     def make(folder: Path) -> None:
         save_random_unet(
             folder,

@@ -49,6 +49,7 @@ def test_shipped_network_is_the_classifier(subset: tuple[NDArray[np.uint8], NDAr
     assert np.array_equal(found[1].argmax(1), classes)
 
 
+@pytest.mark.slow
 def test_good_images_are_told_from_bad_ones(subset: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
     images, labels = subset
     extractor = OnnxFeatures(CLASSIFIER, threads=1)

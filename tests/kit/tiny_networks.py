@@ -11,6 +11,13 @@ from pysdk.plan.writer import write_plan
 TOY_SHAPE = (1, 2, 2)
 
 
+def one_thread() -> None:
+    """torch on one thread, for the same numbers and speed anywhere."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def save_random_unet(folder: Path, *, timesteps: int = 1000, schedule: str = "linear", **changes: Any) -> Path:
     """A checkpoint of an 8x8 U-Net whose weights are all random: fresh ones end in zeros and return nothing else."""
     import torch
@@ -18,7 +25,7 @@ def save_random_unet(folder: Path, *, timesteps: int = 1000, schedule: str = "li
     from pysdk.training.checkpoint import ModelConfig, save_model
     from pysdk.training.unet import UNet, UNetConfig
 
-    torch.set_num_threads(1)
+    one_thread()
     prediction_type = changes.pop("prediction_type", "epsilon")
     small = {"image_shape": (1, 8, 8), "model_channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1}
     config = UNetConfig(**{**small, "attention_levels": (1,), "head_channels": 8, "norm_groups": 4, **changes})

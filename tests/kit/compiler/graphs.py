@@ -15,8 +15,8 @@ from pysdk.export.engines.native.fusion import fuse
 from pysdk.export.engines.native.program import Attention, Program
 from pysdk.plan.manifest import ModelInfo
 
-TOLERANCE = 5e-6
-"""Largest |ONNX Runtime - float64| / max |float64|: ONNX Runtime computes in float32."""
+TOLERANCE = 3e-5
+"""Largest |ONNX Runtime - float64| / max |float64|: a phase of 999 in float32 is 3e-5 off, and so is its sine."""
 
 
 FOLDED = 1e-6

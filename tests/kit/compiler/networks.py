@@ -6,8 +6,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from kit.tiny_networks import save_random_unet
 from pysdk.export.importers import load_network
 from pysdk.export.network import Network
@@ -92,8 +90,3 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "diffusers: every option": lambda: diffusers(**OPTIONS),
     "openai: guided": lambda: openai("guided"),
 }
-
-
-def one_thread() -> None:
-    """torch on one thread, for the same numbers and speed anywhere."""
-    torch.set_num_threads(1)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.engine.programs import Array, Program, agree, side_by_side
 
-TOLERANCE = 2e-6
+TOLERANCE = 4e-6
+"""A logit of 64 has an ulp of 8e-6 in float32, half of it is lost in rounding, and exp hands that on to the weights."""
 
 
 def attend(q: Array, k: Array, v: Array, scale: float) -> Array:

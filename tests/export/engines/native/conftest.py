@@ -4,7 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+<<<<<<< HEAD
 from kit.compiler import graphs
+=======
+from kit.compiler.graphs import RNG
+>>>>>>> tests
 
 from pysdk import Plan
 from pysdk.plan.manifest import ModelInfo
@@ -14,14 +18,20 @@ Exported = tuple[bytes, ModelInfo]
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
+<<<<<<< HEAD
     """A test draws the same numbers alone, after others, and on any worker."""
     graphs.RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state
+=======
+    """A test draws the same numbers whatever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(1).bit_generator.state
+>>>>>>> tests
 
 
 @pytest.fixture(scope="session")
 def exported() -> Callable[[str], Exported]:
     """Name of a network -> its ONNX file and what a plan says of it."""
-    from kit.compiler.networks import NETWORKS, one_thread
+    from kit.compiler.networks import NETWORKS
+    from kit.tiny_networks import one_thread
 
     from pysdk.export.lowering.torch_to_onnx import export_onnx
 

@@ -125,6 +125,7 @@ def test_a_thousand_steps(cifar, tmp_path, lower):
     assert_same(folder, plan, 1000, "ddpm")
 
 
+@pytest.mark.slow
 def test_ddim_as_it_comes(cifar, tmp_path, lower):
     """A random network is no denoiser: without fresh noise its chain amplifies rounding, more with every step."""
     folder = save_pipeline(tmp_path / "pipeline", cifar, DDIMScheduler())
