@@ -80,6 +80,8 @@ def run(command: click.Command) -> None:
     except MemoryError as error:
         click.echo(f"error: there is not enough memory for this ({error}); ask for fewer images at once", err=True)
         sys.exit(1)
+    finally:
+        interrupts.ending()  # Python's own end takes a second after torch, and a signal would change the exit code
 
 
 def _drop_output() -> None:
