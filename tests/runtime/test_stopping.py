@@ -320,7 +320,7 @@ run(click.Command("done", callback=lambda: click.echo("done")))
 
 
 def test_ctrl_c_after_a_command_is_done_changes_nothing() -> None:
-    """Python's own end takes a second after torch, and gives signals back their default: the process would die of it."""
+    """Python's own end takes a second after torch, and gives signals back their default, of which the process died."""
     process = subprocess.Popen([sys.executable, "-c", DONE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "done\n"
