@@ -9,7 +9,6 @@ import click
 
 from pysdk.diffusion.schedule import SCHEDULES
 from pysdk.distribution import install_extra, require
-from pysdk.errors import OptionError
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -73,18 +72,13 @@ def command(data: str, out: Path, name: str | None, unconditional: bool, device:
         require(package, install_extra("train"))
     from dataclasses import fields
 
-    import torch
-
     from pysdk.datasets.loading import load_dataset
     from pysdk.training.checkpoint import ModelConfig
+    from pysdk.training.device import training_device
     from pysdk.training.fit import FitConfig, fit
     from pysdk.training.unet import UNetConfig
 
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.device(target)
-    except RuntimeError as error:
-        raise OptionError(f"device is {target!r}; expected cpu, cuda or another of torch's") from error
+    target = training_device(device)
 
     def chosen(config: type) -> dict[str, Any]:
         return {field.name: settings[field.name] for field in fields(config) if field.name in settings}
