@@ -123,6 +123,7 @@ class StepTable:
         t = _float64("t", columns["t"])
         if t.ndim != 1:
             raise ScheduleError(f"column t has shape {t.shape}; one timestep per row, shape (K,), is needed")
+        _check_count(len(t))  # before memory is taken for it
         rows = np.zeros((len(t), len(STEP_COLUMNS)))
         for index, name in enumerate(STEP_COLUMNS):
             column = _float64(name, columns.get(name, _DEFAULTS.get(name, 0.0)))
@@ -160,8 +161,7 @@ class StepTable:
         rows, width = self.rows, len(STEP_COLUMNS)
         if rows.ndim != 2 or rows.shape[1] != width:
             raise ScheduleError(f"rows has shape {rows.shape}; (K, {width}) is needed: {', '.join(STEP_COLUMNS)}")
-        if not 0 < len(rows) <= MAX_ROWS:
-            raise ScheduleError(f"the table has {len(rows) or 'no'} rows; a chain has 1 to {MAX_ROWS}")
+        _check_count(len(rows))
         if self.timesteps.shape != (len(rows),):
             raise ScheduleError(f"timesteps has shape {self.timesteps.shape}; ({len(rows)},) is needed, one per row")
         if not np.isfinite(self.timesteps).all():
@@ -187,6 +187,11 @@ class StepTable:
             )
         except ValueError as error:
             raise ScheduleError(str(error)) from None
+
+
+def _check_count(rows: int) -> None:
+    if not 0 < rows <= MAX_ROWS:
+        raise ScheduleError(f"the table has {rows or 'no'} rows; a chain has 1 to {MAX_ROWS}")
 
 
 def _float64(name: str, values: Any) -> NDArray[np.float64]:
