@@ -78,7 +78,7 @@ void def_begin(Type& type) {
       py::arg("guidance") = py::none(), py::arg("classifier_scale") = py::none(),
       py::arg("initial") = py::none(), py::arg("known") = py::none(), py::arg("keep") = py::none(),
       py::arg("noise") = py::none(),
-      R"(Start a chain from its first row; on an error the previous one stays as it was.
+      R"doc(Start a chain from its first row; on an error the previous one stays as it was.
 
 Args:
     table: the rows, and what all images share.
@@ -97,7 +97,7 @@ Args:
 Raises:
     TypeError: an array has another dtype.
     ValueError: a shape or value does not fit.
-    RuntimeError: the chain is running.)");
+    RuntimeError: the chain is running.)doc");
 }
 
 }  // namespace pysdk

@@ -53,7 +53,7 @@ void register_step_table(py::module_& module) {
            py::arg("clip") = "none", py::arg("clip_limit") = 1.0, py::arg("clip_ratio") = 0.995,
            py::arg("clip_max") = std::numeric_limits<double>::infinity(), py::arg("learned_variance") = false,
            py::arg("init_scale") = 1.0,
-           R"(Check and copy a table.
+           R"doc(Check and copy a table.
 
 Args:
     rows: float32 (K, len(STEP_COLUMNS)), from StepTable.float32().
@@ -66,7 +66,7 @@ Args:
 
 Raises:
     TypeError: rows has another dtype.
-    ValueError: a shape or value is one that no chain can run.)")
+    ValueError: a shape or value is one that no chain can run.)doc")
       .def("__len__", [](const StepTable& table) { return table.rows.size(); }, "Rows of the table.");
 }
 
