@@ -271,7 +271,7 @@ def test_numbers_of_a_checkpoint_are_bounded(tmp_path: Path, changed: dict[str, 
 
 
 def test_timesteps_are_bounded() -> None:
-    refused(lambda: Schedule.linear(10**8), OptionError, "to 100000")
+    refused(lambda: Schedule.linear(10**8), OptionError, "expected a whole number from 1 to 100000")
     refused(lambda: Schedule.from_betas(np.full(100_001, 1e-9)), ScheduleError, "at most 100000")
     refused(lambda: UNetConfig(num_res_blocks=10**8), OptionError, "num_res_blocks")
 

@@ -46,7 +46,7 @@ def test_next_is_diffusers(schedule, steps, spacing, prediction_type, clip):
         if row == 0:  # data, which no clip changes
             x = x.clip(-1, 1)
         expected = theirs.step(torch.tensor(f), t, torch.tensor(x)).prev_sample.numpy()
-        np.testing.assert_allclose(apply(table, row, x, f, 0 * x), expected, rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(apply(table, row, x, f, 0 * x), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_next_reads_clean_data_of_a_sample_network_at_the_lowest_timestep():

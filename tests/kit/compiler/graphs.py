@@ -12,11 +12,11 @@ from onnx import numpy_helper, parser
 from pysdk.export.engines.native import float64
 from pysdk.export.engines.native.from_onnx.lowering import lower
 from pysdk.export.engines.native.fusion import fuse
-from pysdk.export.engines.native.program import Attention, Program
+from pysdk.export.engines.native.program import Attention, Program, Timestep
 from pysdk.plan.manifest import ModelInfo
 
-TOLERANCE = 3e-5
-"""Largest |ONNX Runtime - float64| / max |float64|: a phase of 999 in float32 is 3e-5 off, and so is its sine."""
+TOLERANCE = 5e-6
+"""Largest |ONNX Runtime - float64| / max |float64|: ONNX Runtime computes in float32."""
 
 
 FOLDED = 1e-6
@@ -96,7 +96,9 @@ def assert_same(
         found = float64.run(program, x, t, labels)
         largest = np.abs(found).max()
         assert largest > 1e-3  # zeros would agree with zeros
-        assert np.abs(found - expected).max() <= TOLERANCE * largest
+        # a phase is rounded to float32, by half of what is between it and the next, and its sine is off by as much
+        phase = np.spacing(np.float32(t)) / 2 if any(isinstance(op, Timestep) for op in program.ops) else 0.0
+        assert np.abs(found - expected).max() <= (TOLERANCE + phase) * largest
         atol = FOLDED if any(isinstance(op, Attention) and op.heads == 1 for op in program.ops) else 1e-12
         np.testing.assert_allclose(float64.run(plain, x, t, labels), found, rtol=0, atol=atol * largest)
     return program
