@@ -48,10 +48,10 @@ def flag(name: str, value: object) -> bool:
 
 
 def check_flags(**flags: bool) -> None:
-    """OptionTypeError unless each is True or False."""
-    for name, flag in flags.items():
-        if not isinstance(flag, (bool, np.bool_)):
-            raise OptionTypeError(f"{name} is {flag!r}, expected True or False")
+    """OptionTypeError unless each is True or False, of Python or numpy."""
+    for name, value in flags.items():
+        if not isinstance(value, np.bool_):
+            flag(name, value)
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
