@@ -135,9 +135,9 @@ class Workers::Team {
   std::atomic<std::uint32_t> rounds_{0};  // what sleeping threads wait for
   std::atomic<std::uint32_t> done_{0};    // parts of the round
   std::atomic<bool> stop_{false}, waiting_{false};
-  std::mutex mutex_;  // of the caller's sleep
+  std::mutex mutex_;  // guards the caller's sleep
   std::condition_variable finished_;
-  std::size_t items_ = 0;  // of the round, published by it
+  std::size_t items_ = 0;  // in the round, published by it
   const void* work_ = nullptr;
   Call call_ = nullptr;
 };

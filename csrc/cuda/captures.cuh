@@ -21,7 +21,7 @@ namespace {
 // apart; these captures hold our own kernels alone.
 struct Building {
   cudaGraph_t graph = nullptr;
-  Building* around = nullptr;  // of the body of a conditional node
+  Building* around = nullptr;  // what encloses the body of a conditional node
   std::vector<std::unique_ptr<Building>> bodies;
   bool lost = false;
 

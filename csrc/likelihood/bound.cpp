@@ -175,7 +175,7 @@ void VariationalBound::reduce(const BoundRow& row, std::size_t index, std::size_
                               pixels[i] == 255);
     } else {
       const double distance =
-          row.from_x0 * (x0 - denoised);  // of the two means: their parts from x_t are equal
+          row.from_x0 * (x0 - denoised);  // between the two means: their parts from x_t are equal
       term += normal_kl(distance * distance, row.log_posterior, log_variance);
     }
   }

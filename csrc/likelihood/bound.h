@@ -41,8 +41,8 @@ static_assert(sizeof(BoundRow) == kBoundColumns.size() * sizeof(double),
 struct BoundRequest {
   std::vector<BoundRow> rows;
   bool learned_variance = false;
-  double clip_limit = 0.0;                    // of the denoised estimate; infinity for none
-  double value_low = -1.0, value_high = 1.0;  // of the levels 0 and 255
+  double clip_limit = 0.0;                    // for the denoised estimate; infinity for none
+  double value_low = -1.0, value_high = 1.0;  // what the levels 0 and 255 are
   std::vector<std::uint8_t> pixels;           // (batch, C, H, W)
   std::vector<std::uint64_t> seeds, images;   // (batch,)
   std::vector<std::int64_t> labels;           // (batch,), or empty
@@ -81,7 +81,7 @@ class VariationalBound {
   Workers workers_;
   std::shared_ptr<Denoiser> denoiser_;
   BoundRequest request_;
-  std::array<double, 256> values_{};  // of the levels
+  std::array<double, 256> values_{};  // what each level is
   std::vector<double> terms_, errors_;
   std::atomic<std::int64_t> position_{0}, length_{0};
   std::atomic<bool> busy_{false};

@@ -79,7 +79,7 @@ class SimulatedDevice final : public Device {
     std::function<void()> work;
     Conditional kind{};
     Condition condition = 0;
-    SimulatedGraph* body = nullptr;  // of a conditional node
+    SimulatedGraph* body = nullptr;  // what a conditional node runs
   };
   struct SimulatedGraph {
     std::vector<std::unique_ptr<Item>> items;  // in the order in which they run
@@ -109,7 +109,7 @@ class SimulatedDevice final : public Device {
   std::size_t used_ = 0, pinned_ = 0, streams_ = 0, executables_ = 0;
   int captures_ = 0, current_ = 0;
   std::vector<SimulatedStream*> capturing_;
-  Nodes last_;  // of the capture that ended last
+  Nodes last_;  // those of the last finished capture
   std::unordered_map<void*, std::size_t> blocks_;
   std::unordered_map<Graph, std::unique_ptr<SimulatedGraph>> graphs_;
   std::unordered_map<Condition, State> conditions_;

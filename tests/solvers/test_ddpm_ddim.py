@@ -238,7 +238,7 @@ def test_zero_terminal_snr(prediction_type, options):
 
 @pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"ddpm", "ddim", "reverse_ddim"}))
 def test_zero_terminal_snr_is_an_infinite_step(name):
-    """Of the SDE and of sigma: refused with a way out, and the timestep below is taken."""
+    """Solvers of the SDE and in sigma refuse it with a way out, and take the timestep below."""
     schedule = Schedule.from_betas([*np.linspace(1e-3, 0.2, 99), 1.0])
     for prediction_type in ("sample", "v_prediction"):
         with pytest.raises(OptionError, match=r"at timestep 99.*zero terminal SNR"):

@@ -14,7 +14,7 @@ struct alignas(16) Quad {
   float v[4];
 };
 
-// Which elements of which image.
+// Says which elements a quad holds, and of which image.
 struct Group {
   std::uint32_t image;
   std::uint32_t index;  // in the image, and the counter of its noise

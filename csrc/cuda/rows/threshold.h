@@ -10,7 +10,7 @@ namespace pysdk::cuda {
 struct Selection {  // shared by the block
   std::uint32_t histogram[256];
   std::uint32_t prefix;  // bits of the answer found so far
-  std::uint32_t rank;    // of the answer among the values that begin with them
+  std::uint32_t rank;    // the place of the answer among the values that begin with them
   std::uint32_t equal;   // how many such values there are
   std::uint32_t above;   // the least value over the answer
   std::uint32_t has_nan;

@@ -7,7 +7,7 @@ namespace pysdk::engine::PYSDK_ISA {
 
 // Relative error 2e-7. Below -87.3 the least normal number, above 88.3 infinity. NaN stays NaN.
 inline Floats exp(Floats x) {
-  x = max(all(-87.3f), min(all(89.0f), x));          // of a NaN both return their second argument
+  x = max(all(-87.3f), min(all(89.0f), x));          // with a NaN both return their second argument
   const Floats n = round(mul(x, all(1.44269504f)));  // 1 / log 2
   x = fnma(n, all(0.693359375f), x);                 // log 2 in two parts, the first exact in few bits
   x = fnma(n, all(-2.12194440e-4f), x);

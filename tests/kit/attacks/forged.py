@@ -29,7 +29,7 @@ def piece(field: int, data: bytes, *, tag: bytes | None = None, size: int = 0) -
 
 
 HIDDEN = {field: varint(field << 3 | 2 | 1 << 33) for field in range(1, 30)}
-"""Tags of five bytes, of which C++ reads 32 bits: a number that a careful reader does not know."""
+"""Tags of five bytes: C++ reads 32 bits of them, a careful reader a number that it does not know."""
 
 
 def tensor(*fields: bytes, **changes: Any) -> bytes:

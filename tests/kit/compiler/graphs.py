@@ -33,7 +33,7 @@ def draw(*shape: int) -> np.ndarray:
 STEM = "h = Conv <pads = [1, 1, 1, 1]> (x, stem_w, stem_b)"
 STEM_WEIGHTS = {"stem_w": draw(8, 2, 3, 3) / 3, "stem_b": draw(8)}
 SHAPE = (2, 6, 4)
-"""Of a first convolution of 8 channels, h, over images of SHAPE."""
+"""Weights of a first convolution, h, with 8 channels over images of SHAPE."""
 
 NORM = (
     "r = Reshape (h, by_group) i = InstanceNormalization <epsilon = 0.001> (r, ones, zeros) s = Shape (h) "
@@ -47,7 +47,7 @@ NORM_WEIGHTS = {
     "offset": draw(8, 1, 1),
     **STEM_WEIGHTS,
 }
-"""Of a group norm of h in the five operations that torch writes, n."""
+"""Weights of a group norm of h, n, in the five operations that torch writes."""
 
 
 def graph(nodes: str, *, opset: int = 18, label: bool = False, **constants: Any) -> bytes:

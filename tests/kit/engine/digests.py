@@ -10,7 +10,7 @@ from kit.engine.corpus import CORPUS, unet
 
 
 def digests() -> dict[str, str]:
-    """Of the results of all programs, with infinities and NaN among the inputs of some."""
+    """Digests of all results, with infinities and NaN among the inputs of some."""
     programs = {name: make() for name, make in CORPUS.items()} | {f"U-Net {seed}": unet(seed) for seed in range(20, 24)}
     for name in list(CORPUS):
         special = CORPUS[name]()
